@@ -1,0 +1,1 @@
+"""sandboxd: one server that gives untrusted code a place to run."""

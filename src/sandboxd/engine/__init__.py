@@ -1,0 +1,1 @@
+"""The life of sandboxes on one node."""

@@ -1,0 +1,1 @@
+"""Linux mechanisms: cgroups, mounts, namespaces, processes."""

@@ -1,0 +1,1 @@
+"""What boots: imported images, their layers and the rootfs made of them."""

@@ -1,0 +1,1 @@
+"""Every seam of the house, one file a seam."""

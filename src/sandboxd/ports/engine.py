@@ -1,0 +1,120 @@
+"""All that a surface may ask of a node."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sandboxd.core.events import ProcessEvent
+    from sandboxd.core.records import Metrics, SandboxRecord, SnapshotRecord
+    from sandboxd.core.spec import ProcessSpec, SandboxSpec, TerminalSize
+
+
+class RunningProcess(ABC):
+    """A process that a surface started. Leaving its `async with` block kills it if it still runs."""
+
+    @abstractmethod
+    def events(self) -> AsyncIterator[ProcessEvent]:
+        """Yield Started, Output and Truncated as they come, then exactly one Exited. May be iterated once.
+
+        Output that nobody takes stays in the guest: the process then blocks in its own write.
+
+        Raises:
+            Lost: the sandbox ended before the process did.
+        """
+
+    @abstractmethod
+    async def write_stdin(self, data: bytes) -> None:
+        """Give bytes to stdin; waits while the process does not read. Raises Conflict when stdin is closed."""
+
+    @abstractmethod
+    async def close_stdin(self) -> None:
+        """Let the process see the end of its input. Harmless when repeated."""
+
+    @abstractmethod
+    async def signal(self, number: int, *, descendants: bool = False) -> None:
+        """Send a signal to the process, or to it and all its descendants. A process that has ended is left alone."""
+
+    @abstractmethod
+    async def resize(self, size: TerminalSize) -> None:
+        """Set the terminal's size. Raises Conflict where there is no terminal."""
+
+    @abstractmethod
+    async def __aenter__(self) -> RunningProcess: ...
+
+    @abstractmethod
+    async def __aexit__(self, *exc: object) -> None: ...
+
+
+class Engine(ABC):
+    """One node's sandboxes. Every call names the owner; what belongs to another owner does not exist.
+
+    All methods may raise NotFound for an unknown id, Conflict for a verb the state does not allow, and Lost (with the
+    cause in the sentence) when the sandbox ended unasked.
+    """
+
+    @abstractmethod
+    async def create(self, owner: str, spec: SandboxSpec) -> SandboxRecord:
+        """Make a sandbox and return once it can run commands; cancelling the call undoes it completely.
+
+        Raises:
+            Invalid: unknown runtime or image, or a limit outside what the node allows.
+            Unsupported: the runtime cannot do what the spec asks.
+            Unavailable: the runtime does not work on this node just now.
+            Conflict: the owner already has a sandbox with this public id.
+        """
+
+    @abstractmethod
+    async def get(self, owner: str, sandbox_id: str) -> SandboxRecord:
+        """Return what is known about a sandbox that has not been destroyed."""
+
+    @abstractmethod
+    async def list(self, owner: str) -> list[SandboxRecord]:
+        """Return the owner's sandboxes that have not been destroyed, oldest first."""
+
+    @abstractmethod
+    async def destroy(self, owner: str, sandbox_id: str) -> None:
+        """End a sandbox; on return nothing of it is left on the node. A concurrent second call waits for the same end.
+
+        Raises:
+            NotFound: there is no such sandbox, or it has been destroyed before.
+        """
+
+    @abstractmethod
+    async def start_process(self, owner: str, sandbox_id: str, spec: ProcessSpec) -> RunningProcess:
+        """Start a command. A missing program is not an error here: it exits 127 with a sentence on stderr."""
+
+    @abstractmethod
+    async def python_command(self, owner: str, sandbox_id: str, code: str) -> ProcessSpec:
+        """Return the command that runs `code` with the sandbox's python3, or with ours where the image has none.
+
+        Raises:
+            Unsupported: the image has no python3 and this node has no interpreter to lend.
+        """
+
+    @abstractmethod
+    async def platform_info(self, owner: str, sandbox_id: str) -> dict[str, str]:
+        """Return `system`, `node`, `release`, `version`, `machine`, `processor` as seen inside; needs no Python."""
+
+    @abstractmethod
+    async def metrics(self, owner: str, sandbox_id: str) -> Metrics:
+        """Return a reading of what the sandbox uses now."""
+
+    @abstractmethod
+    async def pause(self, owner: str, sandbox_id: str) -> None:
+        """Freeze every process of the sandbox. Pausing a paused sandbox does nothing."""
+
+    @abstractmethod
+    async def resume(self, owner: str, sandbox_id: str) -> None:
+        """Continue a paused sandbox. Resuming a running one does nothing."""
+
+    @abstractmethod
+    async def snapshot(self, owner: str, sandbox_id: str) -> SnapshotRecord:
+        """Pause the sandbox and save what its runtime can save; it stays paused until `resume`.
+
+        Raises:
+            Unsupported: the runtime cannot take snapshots.
+        """

@@ -1,0 +1,1 @@
+"""OCI command-line runtimes: one implementation, a table of flavours."""

@@ -1,0 +1,1 @@
+"""Settings, wiring, routes: the only room that knows who is plugged in."""

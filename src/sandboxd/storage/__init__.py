@@ -1,0 +1,1 @@
+"""What is kept: the state file and the object store."""

@@ -1,0 +1,1 @@
+"""Ways to ask, one package a wire."""

@@ -1,0 +1,1 @@
+"""The flash-sandbox 0.1 REST wire."""
