@@ -1,0 +1,91 @@
+"""What the image folder remembers of an image, with its form on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sandboxd.core.errors import Unavailable
+from sandboxd.core.records import ImageConfig, ImageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """An unpacked layer: the hexadecimal digest that names its folder, and the bytes of its files."""
+
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """An image: its layers from the lowest up, and how it wants to be run."""
+
+    config: ImageConfig
+    layers: tuple[Layer, ...]
+    python: tuple[str, ...]
+    created_at: float
+
+    @property
+    def digest(self) -> str:
+        """`sha256:…` over what the image is: equal images have equal digests, whenever they were imported."""
+        return f"sha256:{hashlib.sha256(_canonical(self._essence())).hexdigest()}"
+
+    def record(self, name: str) -> ImageRecord:
+        """Return the image as the rest of the house knows it."""
+        return ImageRecord(
+            name=name,
+            digest=self.digest,
+            config=self.config,
+            layers=tuple(f"sha256:{layer.digest}" for layer in self.layers),
+            size_bytes=sum(layer.size_bytes for layer in self.layers),
+            created_at=self.created_at,
+        )
+
+    def encode(self) -> bytes:
+        """Return the form on disk."""
+        return _canonical({**self._essence(), "python": self.python, "created_at": self.created_at})
+
+    def _essence(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "config": {
+                "env": config.env,
+                "user": config.user,
+                "cwd": config.cwd,
+                "entrypoint": config.entrypoint,
+                "command": config.command,
+            },
+            "layers": [{"digest": layer.digest, "size": layer.size_bytes} for layer in self.layers],
+        }
+
+
+def decode(data: bytes, *, where: str) -> Manifest:
+    """Read the form on disk.
+
+    Raises:
+        Unavailable: the file is damaged.
+    """
+    try:
+        value = json.loads(data)
+        config = value["config"]
+        return Manifest(
+            config=ImageConfig(
+                env=tuple((key, text) for key, text in config["env"]),
+                user=config["user"],
+                cwd=config["cwd"],
+                entrypoint=tuple(config["entrypoint"]),
+                command=tuple(config["command"]),
+            ),
+            layers=tuple(Layer(layer["digest"], layer["size"]) for layer in value["layers"]),
+            python=tuple(value["python"]),
+            created_at=value["created_at"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise Unavailable(f"the image manifest `{where}` is damaged", hint="import the image again") from error
+
+
+def _canonical(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
