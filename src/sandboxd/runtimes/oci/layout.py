@@ -1,0 +1,117 @@
+"""Where an instance's things lie on disk, and what is noted there for a server after us."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from sandboxd.host.pidfd import ProcessName
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What is noted before anything is made. `targets` are the trees of the root file system."""
+
+    flavour: str
+    base: int
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of one instance. `state` is the state folder."""
+
+    state: Path
+    internal_id: str
+
+    @property
+    def folder(self) -> Path:
+        """All files of the instance, OCI bundle included."""
+        return self.state / "instances" / self.internal_id
+
+    @property
+    def to_guest(self) -> Path:
+        """FIFO of the bytes for the agent."""
+        return self.folder / "to-guest"
+
+    @property
+    def from_guest(self) -> Path:
+        """FIFO of the agent's bytes."""
+        return self.folder / "from-guest"
+
+    @property
+    def disk(self) -> Path:
+        """The writable layers."""
+        return self.folder / "disk"
+
+    @property
+    def stderr(self) -> Path:
+        """What the runtime and the agent said on stderr."""
+        return self.folder / "stderr"
+
+    @property
+    def log(self) -> Path:
+        """The runtime's log."""
+        return self.folder / "log"
+
+    @property
+    def configuration(self) -> Path:
+        """The OCI configuration; the runtime wants this name."""
+        return self.folder / "config.json"
+
+    @property
+    def pid(self) -> Path:
+        """Where the runtime notes the agent's pid."""
+        return self.folder / "pid"
+
+    @property
+    def _birth(self) -> Path:
+        return self.folder / "birth.json"
+
+    @property
+    def _process(self) -> Path:
+        return self.folder / "process.json"
+
+    def runtime_root(self, flavour: str) -> Path:
+        """Return where a flavour keeps its own state of all instances."""
+        return self.state / "runtimes" / flavour
+
+    def runtime_roots(self) -> list[Path]:
+        """Return where each flavour that has ever been used here keeps its state."""
+        try:
+            return list((self.state / "runtimes").iterdir())
+        except FileNotFoundError:
+            return []
+
+    def uppers(self) -> list[tuple[str, Path]]:
+        """Return the writable layers by the path they have inside."""
+        birth = self.birth()
+        targets = birth.targets if birth else ()
+        return [(target, self.disk / str(index) / "upper") for index, target in enumerate(targets)]
+
+    def note_birth(self, birth: Birth) -> None:
+        """Note how the instance is made."""
+        self._birth.write_text(json.dumps(asdict(birth)))
+
+    def birth(self) -> Birth | None:
+        """Return how the instance was made; None where we died before that was noted."""
+        try:
+            noted = json.loads(self._birth.read_text())
+            return Birth(noted["flavour"], noted["base"], tuple(noted["targets"]))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def note_process(self, name: ProcessName) -> None:
+        """Note which process the agent is."""
+        self._process.write_text(json.dumps(asdict(name)))
+
+    def process(self) -> ProcessName | None:
+        """Return which process the agent was; None where we died before that was noted."""
+        try:
+            return ProcessName(**json.loads(self._process.read_text()))
+        except (FileNotFoundError, ValueError):
+            return None

@@ -1,0 +1,148 @@
+"""How an instance is made, step by step, each of which `OciInstance.destroy` can undo."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import resource
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from sandboxd.core.errors import Unavailable
+from sandboxd.guest.fifo import make_fifos
+from sandboxd.host import spawn
+from sandboxd.host.finish import finish
+from sandboxd.host.pidfd import ProcessName
+from sandboxd.host.private_mounts import copy_into_workspace
+from sandboxd.runtimes.oci.bundle import AGENT, Placement, configuration
+from sandboxd.runtimes.oci.disk import WritableTree, prepare
+from sandboxd.runtimes.oci.rootfs import assemble, dismantle, place_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sandboxd.host.cgroup_tree import CgroupTree
+    from sandboxd.host.private_mounts import PrivateMounts
+    from sandboxd.host.strays import Strays
+    from sandboxd.host.userns import UserNamespaces
+    from sandboxd.ports.runtime import InstanceSpec
+    from sandboxd.runtimes.oci.flavours import Flavour
+    from sandboxd.runtimes.oci.layout import Birth, Layout
+
+_PATIENCE_S = 30.0
+_OPEN_FILES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What all instances of a runtime are made with."""
+
+    cgroups: CgroupTree
+    mounts: PrivateMounts
+    userns: UserNamespaces
+    strays: Strays
+    agent: Path
+
+
+async def start(workshop: Workshop, flavour: Flavour, spec: InstanceSpec, layout: Layout, birth: Birth) -> ProcessName:
+    """Make and start an instance; return the agent's process.
+
+    Raises:
+        Unavailable: the program refused or the kernel did; in its words. What was made so far is left as it is.
+    """
+    # Meanwhile, so that the program need not wait for it.
+    hastened = asyncio.get_running_loop().run_in_executor(None, workshop.cgroups.hasten)
+    try:
+        # Cancellation is heard between the two, never within: a program cut half-way leaves children nobody knows.
+        trees = await finish(asyncio.to_thread(_lay_out, workshop, spec, layout, birth))
+        process = await finish(_launch(workshop, flavour, layout, birth, trees))
+        workshop.cgroups.cgroup(layout.internal_id).limit_pids(spec.limits.pids + 1)  # and the agent
+    except OSError as error:
+        raise Unavailable(f"the sandbox could not be made: {error}") from error
+    finally:
+        await finish(hastened)
+    return process
+
+
+async def _launch(
+    workshop: Workshop, flavour: Flavour, layout: Layout, birth: Birth, trees: list[WritableTree]
+) -> ProcessName:
+    try:
+        status = await _wait(await workshop.mounts.run(_mount_and_spawn, workshop, flavour, layout, birth, trees))
+    finally:
+        await workshop.mounts.run(dismantle, layout.internal_id)
+    if status != 0:
+        raise Unavailable(f"{flavour.name} could not start the sandbox: {_words(layout) or f'exit status {status}'}")
+    workshop.strays.look()
+    process = ProcessName.of(int(layout.pid.read_text()))
+    layout.note_process(process)
+    return process
+
+
+def _lay_out(workshop: Workshop, spec: InstanceSpec, layout: Layout, birth: Birth) -> list[WritableTree]:
+    """Make all files of the instance, first of all the note that says what else may exist of it."""
+    layout.folder.mkdir(parents=True, mode=0o700)
+    layout.note_birth(birth)
+    layout.runtime_root(birth.flavour).mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_fifos(layout.folder)
+    trees = prepare(layout.disk, spec.rootfs, spec.hostname)
+    _make_agent_place(trees[0])
+    placement = Placement(
+        root=str(place_of(spec.internal_id)),
+        agent=str(place_of(workshop.agent.name)),
+        base=birth.base,
+        cgroup=f"{workshop.cgroups.parent}/{spec.internal_id}",
+        limits_swap=workshop.cgroups.limits_swap,
+        open_files=min(_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
+    )
+    layout.configuration.write_text(json.dumps(configuration(spec, placement)))
+    return trees
+
+
+def _make_agent_place(top: WritableTree) -> None:
+    folder = top.make_directory(PurePosixPath(AGENT).parent)
+    if folder is None:
+        raise NotADirectoryError(f"`{PurePosixPath(AGENT).parent}` of the image is not a directory")
+    (folder / PurePosixPath(AGENT).name).touch()
+
+
+def _mount_and_spawn(
+    workshop: Workshop, flavour: Flavour, layout: Layout, birth: Birth, trees: list[WritableTree]
+) -> int:
+    """Put the root together and start the program in sight of it; return its pid."""
+    copy_into_workspace(workshop.agent)
+    assemble(layout.internal_id, trees, userns_fd=workshop.userns.fd(birth.base), base=birth.base)
+    with ExitStack() as opened:
+        streams = spawn.Streams(
+            stdin=_open(layout.to_guest, os.O_RDWR, opened),
+            stdout=_open(layout.from_guest, os.O_RDWR, opened),
+            # A file: the program hands it on to the agent, and a pipe would keep its reader waiting for ever.
+            stderr=_open(layout.stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND, opened),
+        )
+        command = flavour.command(str(layout.runtime_root(flavour.name)), str(layout.log))
+        verb = ["run", "--detach", "--bundle", str(layout.folder), "--pid-file", str(layout.pid), layout.internal_id]
+        return spawn.start(command + verb, streams)
+
+
+def _open(path: Path, flags: int, opened: ExitStack) -> int:
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    opened.callback(os.close, fd)
+    return fd
+
+
+async def _wait(pid: int) -> int:
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            return await spawn.wait(pid)
+    except TimeoutError as error:
+        raise Unavailable(f"the runtime did not start the sandbox within {_PATIENCE_S:.0f} s") from error
+
+
+def _words(layout: Layout) -> str:
+    """Return what the program said about its failure: the messages of its log, first causes first, or its stderr."""
+    messages = re.findall(r'msg="((?:[^"\\]|\\.)*)"', spawn.tail(layout.log))
+    return "; ".join(messages) or spawn.tail(layout.stderr)
