@@ -88,8 +88,8 @@ class Engine(ABC):
         """Start a command. A missing program is not an error here: it exits 127 with a sentence on stderr."""
 
     @abstractmethod
-    async def python_command(self, owner: str, sandbox_id: str, code: str) -> ProcessSpec:
-        """Return the command that runs `code` with the sandbox's python3, or with ours where the image has none.
+    async def start_python(self, owner: str, sandbox_id: str, code: str) -> RunningProcess:
+        """Start `code` with the sandbox's python3, or with ours where the image has none.
 
         Raises:
             Unsupported: the image has no python3 and this node has no interpreter to lend.

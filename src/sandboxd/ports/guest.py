@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sandboxd.core.events import ProcessEvent
+    from sandboxd.core.events import Exited, ProcessEvent
     from sandboxd.core.spec import ProcessSpec, TerminalSize
 
 
@@ -45,6 +45,7 @@ class ProcessStatus:
     """What the guest remembers of a process that has not been forgotten. `code` is None while it runs."""
 
     process_id: int
+    """Counted from 1 in the order of starting; a guest's first process has 1, whoever connects later."""
     pid: int
     attached: bool
     code: int | None
@@ -61,6 +62,17 @@ class GuestProcess(ABC):
     """
 
     process_id: int
+    """Counted from 1 in the order of starting; a guest's first process has 1, whoever connects later."""
+    pid: int
+    """The process's number inside; 0 when the program could not be executed (it then exits 126 or 127)."""
+
+    @abstractmethod
+    async def wait(self) -> Exited:
+        """Return once the process has ended, without attaching to its output. May be called by several at once.
+
+        Raises:
+            Lost: the guest ended first.
+        """
 
     @abstractmethod
     def events(self) -> AsyncIterator[ProcessEvent]:

@@ -123,3 +123,6 @@ class Runtime(ABC):
     @abstractmethod
     async def adopt(self, internal_id: str) -> Instance:
         """Return an instance made by a server before us, alive or not; `destroy` on it always works."""
+
+    def close(self) -> None:  # noqa: B027 - a runtime that holds nothing has nothing to let go of
+        """Let go of what serves to make instances; those that exist run on. Harmless when repeated."""

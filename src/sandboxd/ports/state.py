@@ -62,5 +62,5 @@ class State(ABC):
         """Return all snapshots, or those of one owner, oldest first."""
 
     @abstractmethod
-    async def audit(self, *, owner: str, verb: str, subject: str, detail: str = "", surface: str = "") -> None:
+    def audit(self, *, owner: str, verb: str, subject: str, detail: str = "", surface: str = "") -> None:
         """Note who did what to what. Returns at once: written in the background, in order, within a second."""
