@@ -1,0 +1,42 @@
+"""A caller that hangs up: its call is cancelled, in this one place for all routes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+_Result = TypeVar("_Result")
+
+
+class CallerGone(Exception):
+    """The caller closed its connection before it had its answer."""
+
+
+async def unless_gone(receive: Callable[[], Awaitable[Any]], work: Awaitable[_Result]) -> _Result:
+    """Return what `work` returns; cancel it, and wait for its clean-up, when the caller hangs up first.
+
+    `work` must not raise, the request's body must have been received.
+
+    Raises:
+        CallerGone: the caller hung up.
+    """
+    result: list[_Result] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(_wait_gone(receive))
+            result.append(await work)
+            watch.cancel()
+    except* CallerGone:
+        result.clear()
+    if not result:
+        raise CallerGone
+    return result[0]
+
+
+async def _wait_gone(receive: Callable[[], Awaitable[Any]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    raise CallerGone

@@ -1,0 +1,121 @@
+"""uvicorn as this server runs it: bound before it is announced, stopped by signals without hurting any sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from sandboxd.core.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+FAREWELL_S = 10.0
+"""How long calls that were cut off at the end of the grace may take to clean up."""
+KEEP_ALIVE_S = 75
+"""Idle connections are kept longer than clients keep them, so that no request meets a closing connection."""
+_BACKLOG = 2048
+
+
+class Listener(uvicorn.Server):
+    """A uvicorn server that leaves signals alone, tells when it listens, and waits for calls that it cut off."""
+
+    def __init__(self, config: uvicorn.Config, *, listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._listening = listening
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.server_state.tasks:
+            await asyncio.wait(set(self.server_state.tasks), timeout=FAREWELL_S)
+
+    def stop(self) -> None:
+        """End calls within the grace, then `serve` returns; asked twice, without the grace."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def listener(
+    application: Any,
+    *,
+    listening: Callable[[], None],
+    grace_s: float,
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> Listener:
+    """Return a server for an ASGI application; `serve(sockets=[…])` runs it until `stop`.
+
+    `grace_s` is how long calls that run at `stop` may take before they are cut off.
+    """
+    config = uvicorn.Config(
+        application,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=grace_s,  # type: ignore[arg-type] # it is given to wait_for, which takes fractions
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+    )
+    return Listener(config, listening=listening)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket bound to an address, not listening yet.
+
+    Raises:
+        Unavailable: the address is taken or not ours.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise Unavailable(f"cannot listen on {host}, port {port}: {error.strerror}") from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        hint = "choose another port" if port else ""
+        raise Unavailable(f"cannot listen on {host}, port {port}: {error.strerror}", hint=hint) from error
+    return bound
+
+
+def url(bound: socket.socket, *, secure: bool = False) -> str:
+    """Return the address of a bound socket as a URL."""
+    host, port = bound.getsockname()[:2]
+    return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+@contextmanager
+def stopped_by_signals(server: Listener) -> Iterator[None]:
+    """Let SIGTERM and SIGINT stop a server while the block runs. Only in the main thread."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, server.stop)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,82 @@
+"""Who is plugged in: the runtimes by the names that users say, as dotted names of their classes."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sandboxd.core.errors import Bug, Invalid, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sandboxd.ports.runtime import Runtime
+    from sandboxd.server.settings import Settings
+
+AUTOMATIC = frozenset({"", "auto"})
+"""What users say to get the node's default."""
+
+Options = dict[str, Any]
+
+
+def _oci(settings: Settings, node: str) -> Options:
+    return {"folder": settings.state, "node": node, "flavours": settings.runtime.flavours}
+
+
+PRESENT: Mapping[str, tuple[str, Callable[[Settings, str], Options]]] = {
+    "container": ("sandboxd.runtimes.oci.runtime:OciRuntime", _oci),
+}
+"""Each runtime's class, called with `name` and what the function makes of the settings and the node id."""
+
+_MICROVM = "boots a kernel of its own, and this version of sandboxd cannot do that; ask for `container`"
+
+ABSENT: Mapping[str, str] = {
+    "docker": "runtime `docker` is not in this version of sandboxd; ask for `container`",
+    "gvisor": "runtime `gvisor` is not in this version of sandboxd; ask for `container`",
+    "firecracker": f"runtime `firecracker` {_MICROVM}",
+    "linux-firecracker": f"runtime `linux-firecracker` {_MICROVM}",
+    "linux-kvm": f"runtime `linux-kvm` {_MICROVM}",
+    "macos-vz": "runtime `macos-vz` needs a node that runs macOS; ask for `auto`",
+}
+"""Names that users know and this version lacks, each with the sentence of its refusal."""
+
+
+def runtimes(settings: Settings, node: str) -> dict[str, Runtime]:
+    """Make every runtime that is here, by name, the node's default first. None is probed yet.
+
+    Raises:
+        Invalid: `runtime.default` is no runtime.
+        Unsupported: `runtime.default` is one that this version lacks.
+    """
+    default = choose(settings.runtime.default, settings)
+    names = sorted(PRESENT, key=lambda name: name != default)
+    return {name: _make(name, settings, node) for name in names}
+
+
+def choose(asked: str, settings: Settings) -> str:
+    """Return the name of the runtime that a user's word means.
+
+    Raises:
+        Invalid: nobody knows the word.
+        Unsupported: it is a runtime that this version lacks; never is another taken in its place.
+    """
+    name = settings.runtime.default if asked in AUTOMATIC else asked
+    if name in PRESENT:
+        return name
+    if name in ABSENT:
+        raise Unsupported(ABSENT[name])
+    close = difflib.get_close_matches(name, [*PRESENT, *ABSENT], n=1)
+    hint = f"did you mean `{close[0]}`?" if close else f"this node offers: {', '.join(['auto', *PRESENT])}"
+    raise Invalid(f"there is no runtime `{name[:80]}`", hint=hint)
+
+
+def _make(name: str, settings: Settings, node: str) -> Runtime:
+    dotted, options = PRESENT[name]
+    module, _, attribute = dotted.partition(":")
+    try:
+        maker = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise Bug(f"runtime `{name}` cannot be loaded: {error}") from error
+    runtime: Runtime = maker(name=name, **options(settings, node))
+    return runtime
