@@ -1,0 +1,1 @@
+"""What we claim about speed, measured beside what we compare with."""

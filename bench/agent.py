@@ -1,0 +1,50 @@
+"""The agent's own time: a process started and ended through the guest protocol, with no server between."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from bench.worker import answer_forever
+from sandboxd.core.events import Exited
+from sandboxd.core.spec import ProcessSpec
+from sandboxd.guest.connection import connect
+from sandboxd.guest.fifo import FifoChannel
+
+if TYPE_CHECKING:
+    from sandboxd.ports.guest import Guest
+
+PATIENCE_S = 10.0
+TRUE = ProcessSpec(argv=("/bin/true",))
+
+
+async def execute(guest: Guest) -> float:
+    """Run `/bin/true` to its end and forget it, as the server does; return the milliseconds until it had ended."""
+    before = time.perf_counter_ns()
+    process = await guest.start(TRUE)
+    code = None
+    async for event in process.events():
+        if isinstance(event, Exited):
+            code = event.code
+    taken = (time.perf_counter_ns() - before) / 1e6
+    await process.forget()
+    if code != 0:
+        raise RuntimeError(f"`/bin/true` ended with {code}")
+    return taken
+
+
+def main(to_guest: Path, from_guest: Path) -> None:
+    """Answer until told no more."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        guest = runner.run(connect(FifoChannel(to_guest, from_guest), patience_s=PATIENCE_S))
+        answer_forever({"execute": lambda: runner.run(execute(guest))})
+        runner.run(guest.close())
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
