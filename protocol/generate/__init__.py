@@ -1,0 +1,1 @@
+"""The generator of both sides' frame codecs from `frames.toml`."""
