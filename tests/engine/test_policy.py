@@ -9,7 +9,7 @@ import pytest
 
 from sandboxd.core.capabilities import Capabilities
 from sandboxd.core.errors import Invalid, LimitExceeded, Unsupported
-from sandboxd.core.spec import MIB, Limits, ProcessSpec, SandboxSpec
+from sandboxd.core.spec import MIB, Limits, SandboxSpec
 from sandboxd.engine.policy import Policy
 
 SPEC = SandboxSpec(runtime="container", image="x")
@@ -66,11 +66,10 @@ def test_what_a_runtime_lacks_is_refused_and_what_it_has_is_not(lacking: dict[st
         Policy().admit(wanted, "container", replace(able, **lacking))
 
 
-@pytest.mark.parametrize(("asked", "given"), [(None, 10), (5, 5), (50, 10)])
-def test_every_command_has_a_deadline_no_later_than_the_nodes(asked: float | None, given: float) -> None:
-    spec = ProcessSpec(argv=("true",), deadline_s=asked)
-    assert Policy(max_execution_s=10).bound_execution(spec).deadline_s == given
-
-
-def test_a_node_without_a_maximum_leaves_a_command_its_own_deadline() -> None:
-    assert Policy(max_execution_s=None).bound_execution(ProcessSpec(argv=("true",))).deadline_s is None
+@pytest.mark.parametrize(
+    ("maximum", "asked", "given"), [(10, None, 10), (10, 5, 5), (10, 50, 10), (None, None, None), (None, 7, 7)]
+)
+def test_a_command_runs_no_longer_than_the_node_allows(
+    maximum: float | None, asked: float | None, given: float | None
+) -> None:
+    assert Policy(max_execution_s=maximum).execution_deadline_s(asked) == given

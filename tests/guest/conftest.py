@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sandboxd.guest.agent import AgentGuest
 
-PATIENCE_S = 4
+PATIENCE_S = 20
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

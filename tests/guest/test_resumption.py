@@ -17,7 +17,8 @@ from sandboxd.core.errors import Lost
 from sandboxd.core.events import Channel, Exited, Output, Started
 from sandboxd.core.spec import ProcessSpec
 from sandboxd.guest.codec import encode_frame
-from sandboxd.guest.frames import Input, Start, Uname
+from sandboxd.guest.flow import WINDOW
+from sandboxd.guest.frames import Attach, Input, Start, Uname
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -119,15 +120,16 @@ async def test_an_agent_that_was_sent_junk_finds_the_next_greeting(agent: RealAg
 @pytest.mark.parametrize("size", [1, 7, 20, 21, 29, 1000, 65536, 65537, 100_001])
 async def test_a_host_that_has_read_half_a_frame_does_not_disturb_the_next(agent: RealAgent, size: int) -> None:
     guest = await agent.connect()
-    process = await guest.start(sh("seq 100000"))
+    process = await guest.start(sh("seq 40000", attached=False))
     guest._link._channel.pause_reading()
+    guest._link.send(Attach(Channel.STDOUT, 0, WINDOW), process.process_id)
     os.set_blocking(agent.raw[1], True)
     left = size
     while left:
         left -= len(os.read(agent.raw[1], left))
     abandon(guest)
     data, _, _ = await _collect(agent, process.process_id, 10 * MIB)
-    assert data == "".join(f"{number}\n" for number in range(1, 100001)).encode()
+    assert data == "".join(f"{number}\n" for number in range(1, 40001)).encode()
 
 
 async def test_an_unread_channel_is_cleared_for_the_next_host(agent: RealAgent) -> None:

@@ -63,11 +63,13 @@ class Ending:
 class Keeper:
     """Owns one sandbox: its task, its instance, its guest and its row.
 
-    Facts (`record`) may be read at any time; everything that changes the sandbox goes through the methods here.
+    `record`, `active_at` and `busy_processes` may be read at any time; all that changes the sandbox goes through the
+    methods here.
     """
 
     def __init__(self, record: SandboxRecord, runtime: Runtime, parts: Parts) -> None:
         self.record = record
+        self.active_at = record.last_active_at
         self.busy_processes = 0
         self._runtime = runtime
         self._parts = parts
@@ -266,8 +268,7 @@ class Keeper:
     async def start_process(self, spec: ProcessSpec) -> CallersProcess:
         """Start a command in the image's environment; it ends with its caller."""
         instance, guest = self._inside(Verb.EXECUTE)
-        bounded = self._parts.policy.bound_execution(self._in_image(spec))
-        process = await guest.start(bounded)
+        process = await guest.start(self._in_image(spec))
         return self._callers(process, instance)
 
     async def start_python(self, code: str) -> CallersProcess:
@@ -344,9 +345,13 @@ class Keeper:
             await self._become(Verb.SNAPSHOT)
             return saved
 
+    def facts(self) -> SandboxRecord:
+        """Return what is known of the sandbox, up to its last activity."""
+        return replace(self.record, last_active_at=self.active_at)
+
     def touch(self) -> None:
         """Count this moment as activity."""
-        self.record = replace(self.record, last_active_at=time.time())
+        self.active_at = time.time()
 
     # ---- small things ---------------------------------------------------------------------------------------------
 
@@ -389,6 +394,7 @@ class Keeper:
             env=tuple(env.items()),
             cwd=spec.cwd or sandbox.cwd or config.cwd,
             user=spec.user or sandbox.user or config.user,
+            deadline_s=self._parts.policy.execution_deadline_s(spec.deadline_s) if spec.attached else spec.deadline_s,
         )
 
     def _image_config(self) -> ImageConfig:
@@ -396,7 +402,7 @@ class Keeper:
 
     async def _become(self, verb: Verb, **facts: object) -> None:
         """Write the new state, then believe it."""
-        following = replace(self.record, state=after(self.record.state, verb), **facts)  # type: ignore[arg-type]
+        following = replace(self.facts(), state=after(self.record.state, verb), **facts)  # type: ignore[arg-type]
         await self._parts.state.update_sandbox(following)
         self.record = following
 

@@ -93,13 +93,13 @@ class NodeEngine(Engine):
             await asyncio.shield(self._discard(keeper))
             raise
         self._note(keeper.record, "create")
-        return keeper.record
+        return keeper.facts()
 
     async def get(self, owner: str, sandbox_id: str) -> SandboxRecord:
-        return self._find(owner, sandbox_id).record
+        return self._find(owner, sandbox_id).facts()
 
     async def list(self, owner: str) -> list[SandboxRecord]:
-        records = [keeper.record for (of, _), keeper in self._keepers.items() if of == owner]
+        records = [keeper.facts() for (of, _), keeper in self._keepers.items() if of == owner]
         return sorted(records, key=lambda record: record.created_at)
 
     async def destroy(self, owner: str, sandbox_id: str) -> None:
@@ -245,7 +245,7 @@ class NodeEngine(Engine):
             await keeper.stop(Cause.IDLE, f"nothing happened for {record.spec.idle_s:g} s")
 
     async def _note_activity(self) -> None:
-        fresh = {keeper.record.internal_id: keeper.record.last_active_at for keeper in self._keepers.values()}
+        fresh = {keeper.record.internal_id: keeper.active_at for keeper in self._keepers.values()}
         changed = {key: at for key, at in fresh.items() if self._touched.get(key) != at}
         if changed:
             await self._parts.state.touch_sandboxes(changed)
@@ -256,4 +256,4 @@ def _is_idle(keeper: Keeper, now: float) -> bool:
     record = keeper.record
     if record.state is not State.RUNNING or record.spec.idle_s is None or keeper.busy_processes:
         return False
-    return record.last_active_at + record.spec.idle_s <= now
+    return keeper.active_at + record.spec.idle_s <= now

@@ -10,7 +10,7 @@ from sandboxd.core.spec import MIB
 
 if TYPE_CHECKING:
     from sandboxd.core.capabilities import Capabilities
-    from sandboxd.core.spec import ProcessSpec, SandboxSpec
+    from sandboxd.core.spec import SandboxSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,6 @@ class Policy:
     """The node's defaults and maxima. Times are seconds; `None` means none."""
 
     cell: str = "aa"
-    default_runtime: str = "container"
     strongest_first: tuple[str, ...] = ("container",)
     """The order in which `auto` looks for a runtime that works here."""
     max_memory_bytes: int | None = None
@@ -52,11 +51,11 @@ class Policy:
             idle_s=_bounded(spec.idle_s, self.default_idle_s, self.max_idle_s, "idle time"),
         )
 
-    def bound_execution(self, spec: ProcessSpec) -> ProcessSpec:
-        """Return `spec` with a deadline no later than the node's maximum."""
-        if self.max_execution_s is None:
-            return spec
-        return replace(spec, deadline_s=min(spec.deadline_s or self.max_execution_s, self.max_execution_s))
+    def execution_deadline_s(self, asked: float | None) -> float | None:
+        """Return how long a command may run: what was asked, but no longer than the node's maximum."""
+        if asked is None or self.max_execution_s is None:
+            return asked if self.max_execution_s is None else self.max_execution_s
+        return min(asked, self.max_execution_s)
 
     def _check_maxima(self, spec: SandboxSpec) -> None:
         asked = (

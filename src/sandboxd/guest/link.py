@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 QUEUE_LIMIT = 8 * 1024 * 1024
 """A guest that lets so many bytes wait for it is given up. Large requests wait below it for room of their own."""
-LARGEST_PROCESS_ID = 2**31 - 1
+LARGEST_PROCESS_ID = 0x7FFFFFFF
 
 Answer = TypeVar("Answer", bound=GuestFrame)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import signal
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 5.0
 _STEP_S = 0.001
+_PIECE = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +157,16 @@ def kill_each(cgroup: Cgroup) -> None:
 def read(path: Path) -> str:
     """Return a control file's text; empty where it is not there."""
     try:
-        return path.read_text()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    try:
+        pieces = iter(lambda: os.read(descriptor, _PIECE), b"")
+        return b"".join(pieces).decode()
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
 
 
 def number(path: Path) -> int:

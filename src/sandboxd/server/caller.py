@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
+BRIEF_S = 0.01
+
 
 class CallerGone(Exception):
     """The caller closed its connection before it had its answer."""
@@ -18,7 +20,8 @@ class CallerGone(Exception):
 async def unless_gone(receive: Callable[[], Awaitable[Any]], work: Awaitable[_Result]) -> _Result:
     """Return what `work` returns; cancel it, and wait for its clean-up, when the caller hangs up first.
 
-    `work` must not raise, the request's body must have been received.
+    `work` must not raise, the request's body must have been received. A hang-up is looked for once the work has taken
+    longer than `BRIEF_S`: most calls are over by then and pay nothing for the watch.
 
     Raises:
         CallerGone: the caller hung up.
@@ -26,9 +29,15 @@ async def unless_gone(receive: Callable[[], Awaitable[Any]], work: Awaitable[_Re
     result: list[_Result] = []
     try:
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(_wait_gone(receive))
-            result.append(await work)
-            watch.cancel()
+            watches: list[asyncio.Task[None]] = []
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(BRIEF_S, lambda: watches.append(group.create_task(_wait_gone(receive))))
+            try:
+                result.append(await work)
+            finally:
+                timer.cancel()
+                for watch in watches:
+                    watch.cancel()
     except* CallerGone:
         result.clear()
     if not result:

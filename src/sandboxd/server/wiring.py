@@ -53,7 +53,6 @@ def policy(settings: Settings, strongest_first: tuple[str, ...]) -> Policy:
     """Return what the settings say about sandboxes; in settings 0 stands for none."""
     return Policy(
         cell=settings.cell,
-        default_runtime=settings.runtime.default,
         strongest_first=strongest_first,
         max_memory_bytes=settings.limits.max_memory_bytes or None,
         max_cpus=settings.limits.max_cpus or None,
