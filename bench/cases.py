@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 OURS, RUNC, AGENT = "sandboxd over HTTP", "runc", "the agent alone"
 BURST = 32
+ROW = 25
 IDLE_SANDBOXES = 100
 
 
@@ -62,6 +63,19 @@ class Bench:
                 RUNC: lambda: float(self.reference.ask("execute", name="bench-execute")),
             }
             return interleave(arms, rounds=rounds)
+
+    def execute_in_a_row(self, rounds: int) -> Comparison:
+        """Execute `/bin/true` one after another on one connection: the mean of each row."""
+        with self._idle_pair("bench-row") as sandbox:
+
+            def row() -> None:
+                for _ in range(ROW):
+                    self.client.execute(sandbox)
+
+            return interleave(
+                {OURS: lambda: timed_ms(row) / ROW, AGENT: lambda: float(self.agent.ask("execute", count=ROW))},
+                rounds=rounds,
+            )
 
     def burst(self, rounds: int) -> tuple[Comparison, Comparison]:
         """Execute `/bin/true` 32 times at once: until all have ended, and until each has."""
