@@ -58,7 +58,9 @@ def _steps(port: int, state: Path) -> None:
     with HTTPClient(host="127.0.0.1", port=port) as client:
         sandbox: str = _step(
             "create",
-            lambda: client.start_sandbox(type="container", image=IMAGE, memory_mb=128, cpu_cores=0.5),
+            lambda: client.start_sandbox(
+                type="container", image=IMAGE, command=["tail", "-f", "/dev/null"], memory_mb=128, cpu_cores=0.5
+            ),
             lambda identifier: f"{identifier} ({client.get_status(identifier)})",
         )
         shell = ["sh", "-c", "echo hello from $(hostname), uid $(id -u); exit 3"]
@@ -154,7 +156,7 @@ def _server(program: str, state: Path) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = int(listener.getsockname()[1])
     log = state.with_name("log")
-    command = [program, "serve", "--port", str(port), "--state", str(state), "--stop-sandboxes"]
+    command = [program, "serve", "--port", str(port), "--grpc-port", "0", "--state", str(state), "--stop-sandboxes"]
     with log.open("wb") as output:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
