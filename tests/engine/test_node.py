@@ -319,6 +319,21 @@ async def test_a_new_server_takes_back_what_runs_and_its_own_command(nodes: Node
         await eventually(stopped, "the command of an adopted sandbox ended it")
 
 
+async def test_commands_cut_off_with_their_server_are_ended_by_the_next_and_background_ones_live(nodes: Nodes) -> None:
+    async with nodes.open() as engine:
+        record = await engine.create(ME, SPEC)
+        await shell(engine, record.public_id, "sleep 1111 & echo started")
+        cut = await engine.start_process(
+            ME, record.public_id, ProcessSpec(argv=("sh", "-c", "sleep 2222 & sleep 3333"))
+        )
+        assert isinstance(await anext(aiter(cut.events())), Started)
+    async with nodes.open() as engine:
+        running = await shell(engine, record.public_id, "ps -o args")
+        assert "1111" in running
+        assert "2222" not in running
+        assert "3333" not in running
+
+
 async def test_a_sandbox_that_died_while_no_server_watched_is_lost_and_says_so(nodes: Nodes) -> None:
     async with nodes.open() as engine:
         record = await engine.create(ME, SPEC)

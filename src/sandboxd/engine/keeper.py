@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -148,7 +149,19 @@ class Keeper:
         self._rootfs = await self._parts.images.rootfs(self.record.image_digest, user=self.record.internal_id)
         if self.record.state is State.PAUSED:
             return  # a frozen agent cannot answer: `resume` enters
-        self._guest = await self._instance.enter()
+        await self._enter_again(self._instance)
+
+    async def _enter_again(self, instance: Instance) -> None:
+        """Greet a guest that a server before us knew, and end the commands whose callers were cut off with it."""
+        guest = self._guest = await instance.enter()
+        for status in await guest.processes():
+            if status.process_id == MAIN_PROCESS and self.record.spec.command:
+                continue
+            process = await guest.attach(status.process_id)
+            if status.code is None:
+                _log.info("ending a command whose caller was cut off", process=status.process_id)
+                await process.signal(signal.SIGKILL, descendants=True)
+            await process.forget()
         self._entered.set()
 
     async def _start_command(self, guest: Guest) -> None:
@@ -323,8 +336,7 @@ class Keeper:
                 return
             await self._instance.resume()
             if self._guest is None:
-                self._guest = await self._instance.enter()
-                self._entered.set()
+                await self._enter_again(self._instance)
             self.touch()
             await self._become(Verb.RESUME)
 
