@@ -1,4 +1,4 @@
-"""The steps of the build that `pyproject.toml` cannot say: compile the agent, and name the wheel for its machine."""
+"""The build step that compiles the guest agent into the wheel."""
 
 from __future__ import annotations
 
@@ -11,31 +11,35 @@ from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
-AGENT = Path("sandboxd", "_agent", "agent")
+PROJECT = Path(__file__).resolve().parent
+TARGET = os.environ.get("SANDBOXD_AGENT_TARGET") or f"{os.uname().machine}-linux-musl"
 
 
 class BuildWithAgent(build_py):
-    """Compiles the agent to where the package looks for it; in an editable install that is the source tree."""
+    """Puts the static agent beside the modules."""
 
     def run(self) -> None:
-        """Copy the package, then compile."""
+        """Copy the modules, then compile."""
         super().run()
-        target = Path("src" if self.editable_mode else self.build_lib, AGENT).absolute()
-        environment = {**os.environ, "PYTHON": sys.executable}
-        subprocess.run(["sh", "agent/build.sh", "release", target], env=environment, check=True)  # noqa: S603, S607
+        if self.editable_mode:
+            agent = PROJECT / "src" / "sandboxd" / "_agent" / "agent"
+        else:
+            agent = Path(self.build_lib) / "sandboxd" / "_agent" / "agent"
+        environment = {**os.environ, "PYTHON": sys.executable, "SANDBOXD_AGENT_TARGET": TARGET}
+        subprocess.run(["sh", PROJECT / "agent" / "build.sh", "release", agent], check=True, env=environment)  # noqa: S603, S607 - our own script
 
 
-class MachineWheel(bdist_wheel):
-    """A wheel for any Python 3 on one kind of machine: the agent is static and belongs to no interpreter."""
+class WheelForOneMachine(bdist_wheel):
+    """Any Python 3, but only machines that run the agent."""
 
     def finalize_options(self) -> None:
-        """Say that the wheel is not for every machine."""
+        """Let the wheel be one for a platform."""
         super().finalize_options()
         self.root_is_pure = False
 
     def get_tag(self) -> tuple[str, str, str]:
-        """Return the tags that stand in the wheel's name."""
-        return "py3", "none", super().get_tag()[2]
+        """Return what the wheel's name says of where it works."""
+        return "py3", "none", f"linux_{TARGET.partition('-')[0]}"
 
 
-setup(cmdclass={"build_py": BuildWithAgent, "bdist_wheel": MachineWheel})
+setup(cmdclass={"build_py": BuildWithAgent, "bdist_wheel": WheelForOneMachine})

@@ -53,7 +53,7 @@ class Reference:
         syscalls.mount("bench", WORKSPACE, "tmpfs", syscalls.MS_NOSUID, "mode=711")
         trees = disk.prepare(folder / "disk", image, NAME)
         namespace = userns.make(self._base)
-        rootfs.assemble(NAME, trees, userns_fd=namespace, base=self._base)
+        rootfs.assemble(NAME, rootfs.Parts(trees, lent=()), userns_fd=namespace, base=self._base)
         os.close(namespace)
         agent = shutil.copy(agent_binary(), WORKSPACE / "agent")
         for name, command in (("true", TRUE), ("idle", IDLE)):

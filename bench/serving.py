@@ -122,7 +122,7 @@ def serve(folder: Path, flavour: str) -> Iterator[Serving]:
     port = free_port()
     state, log = folder / "state", folder / "server.log"
     program = str(Path(sys.executable).with_name("sandboxd"))
-    arguments = ["serve", "--port", str(port), "--state", str(state), "--stop-sandboxes"]
+    arguments = ["serve", "--port", str(port), "--grpc-port", "0", "--state", str(state), "--stop-sandboxes"]
     arguments += ["--set", f"runtime.flavours={flavour}"]
     with log.open("wb") as output:
         server = subprocess.Popen([program, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output)

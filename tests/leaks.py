@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 CLAIMS = Path("/run/sandboxd/ids")
+RECORDS = Path("/run/sandboxd/records")
 WORKSPACE = "/run/sandboxd/mounts"
 
 
@@ -95,8 +96,10 @@ def _descriptors() -> set[str]:
 
 def _files(state: Path) -> set[str]:
     claims = {f"{claim}" for claim in CLAIMS.glob("[0-9]*") if _text(claim).startswith(str(state))}
-    inside = {str(path) for folder in ("instances", "runtimes") for path in (state / folder).glob("*/*")}
-    return claims | inside | {str(path) for path in (state / "instances").glob("*")}
+    kept = [Path(folder, name) for folder, _, names in os.walk(RECORDS) for name in names]
+    records = {str(path) for path in kept if path.is_file() and str(state) in _text(path)}
+    inside = {str(path) for place in ("*", "*/*") for path in (state / "instances").glob(place)}
+    return claims | records | inside
 
 
 def _comm(thread: Path) -> str:

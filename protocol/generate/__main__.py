@@ -11,7 +11,7 @@ from pathlib import Path
 PROTOCOL = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROTOCOL))
 
-from generate import c, schema  # noqa: E402 - `python protocol/generate` puts only the package's inside on the path
+from generate import c, messages, schema  # noqa: E402 - `python protocol/generate` puts only the package's inside on the path
 
 
 def _outputs() -> dict[Path, str]:
@@ -21,6 +21,7 @@ def _outputs() -> dict[Path, str]:
         project / "agent/src/frames.h": c.emit_header(frames),
         project / "agent/src/frames_gen.c": c.emit_source(frames),
     }
+    outputs |= messages.emit(PROTOCOL / "sandbox.proto", project / "src/sandboxd/surfaces/grpc")
     if importlib.util.find_spec("generate.python"):
         python = importlib.import_module("generate.python")
         outputs[project / "src/sandboxd/guest/frames.py"] = python.emit(frames)

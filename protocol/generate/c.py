@@ -85,6 +85,12 @@ def emit_header(schema: Schema) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _get(field: Field) -> str:
+    if field.type not in FIXED_SIZES:
+        return f"sbx_get_{field.type}(&from)"
+    return f"({C_TYPES[field.type].split()[0]})sbx_get(&from, {FIXED_SIZES[field.type]})"
+
+
 def _decode(frame: Frame) -> list[str]:
     lines = [f"    case SBX_{frame.name.upper()}:"]
     for field in frame.fields:
@@ -92,7 +98,7 @@ def _decode(frame: Frame) -> list[str]:
         if field.type == "bytes16":
             lines.append(f"        sbx_get_bytes(&from, {target}, sizeof {target});")
         else:
-            lines.append(f"        {target} = sbx_get_{field.type}(&from);")
+            lines.append(f"        {target} = {_get(field)};")
     lines.append("        break;")
     return lines
 
@@ -102,7 +108,9 @@ def _put(field: Field) -> str:
         return f"    sbx_put_bytes(&to, value->{_name(field)}, sizeof value->{_name(field)});"
     if field.type == "rest":
         return f"    size_t rest = value->{_name(field)}.size;"
-    return f"    sbx_put_{field.type}(&to, value->{_name(field)});"
+    if field.type == "text":
+        return f"    sbx_put_text(&to, value->{_name(field)});"
+    return f"    sbx_put(&to, (uint64_t)value->{_name(field)}, {FIXED_SIZES[field.type]});"
 
 
 def _encode(frame: Frame) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from sandboxd.core.errors import LEAVES, Invalid, SandboxdError
 from sandboxd.core.ids import check_public_id, new_internal_id, new_sandbox_id
 from sandboxd.core.records import Metrics
-from sandboxd.core.spec import MAXIMUM_REQUEST, MIB, Limits, ProcessSpec
+from sandboxd.core.spec import MAXIMUM_REQUEST, MIB, MOST_MEMORY_MB, Limits, ProcessSpec
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,24 @@ from sandboxd.core.spec import MAXIMUM_REQUEST, MIB, Limits, ProcessSpec
 def test_meaningless_limits_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(Invalid):
         Limits(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "limits"),
+    [
+        ({"memory_mb": None, "cpu_cores": None}, Limits(memory_bytes=64 * MIB, cpus=2.0, pids=9)),
+        ({"memory_mb": 0, "cpu_cores": 0}, Limits(memory_bytes=64 * MIB, cpus=None, pids=9)),
+        ({"memory_mb": 128, "cpu_cores": 0.5}, Limits(memory_bytes=128 * MIB, cpus=0.5, pids=9)),
+    ],
+)
+def test_limits_are_adjusted_to_what_a_user_wishes(wishes: dict[str, Any], limits: Limits) -> None:
+    assert Limits(memory_bytes=64 * MIB, cpus=2.0, pids=9).adjusted(**wishes) == limits
+
+
+@pytest.mark.parametrize("memory_mb", [-1, MOST_MEMORY_MB + 1])
+def test_memory_that_no_node_takes_is_refused_by_name(memory_mb: int) -> None:
+    with pytest.raises(Invalid, match="`memory_mb`"):
+        Limits().adjusted(memory_mb=memory_mb, cpu_cores=None)
 
 
 @pytest.mark.parametrize("argv", [(), ("",), ("a\0b",)])

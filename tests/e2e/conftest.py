@@ -54,7 +54,8 @@ class Server:
     def launch(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start the program and return at once."""
         program = Path(sys.executable).with_name("sandboxd")
-        serve = [str(program), "serve", "--host", "127.0.0.1", "--port", str(self.port), "--state", str(self.state)]
+        serve = [str(program), "serve", "--host", "127.0.0.1", "--port", str(self.port), "--grpc-port", "0"]
+        serve += ["--state", str(self.state)]
         with self.log.open("ab") as log:
             return subprocess.Popen([*serve, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 

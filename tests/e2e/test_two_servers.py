@@ -61,6 +61,8 @@ def test_a_second_server_on_a_state_folder_is_refused(server: Server, other_serv
         "127.0.0.1",
         "--port",
         str(other_server.port),
+        "--grpc-port",
+        "0",
         "--state",
         str(server.state),
     ]

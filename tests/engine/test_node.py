@@ -144,6 +144,20 @@ async def test_destroys_at_the_same_time_all_wait_for_the_same_end(nodes: Nodes)
         assert not (nodes.state / "instances" / record.internal_id).exists()
 
 
+async def test_whoever_waits_while_a_sandbox_is_destroyed_is_told_that_it_is_unknown(nodes: Nodes) -> None:
+    async with nodes.open() as engine:
+        sandbox = (await engine.create(ME, SPEC)).public_id
+
+        async def ask_late() -> list[object]:
+            while (await engine.get(ME, sandbox)).state is not State.DESTROYING:
+                await asyncio.sleep(0)
+            asks = (engine.resume, engine.snapshot, engine.pause)
+            return await asyncio.gather(*(ask(ME, sandbox) for ask in asks), return_exceptions=True)
+
+        _, told = await asyncio.gather(engine.destroy(ME, sandbox), ask_late())
+        assert [type(error) for error in told] == [NotFound] * 3
+
+
 async def test_a_command_under_way_is_told_that_its_sandbox_was_destroyed(nodes: Nodes) -> None:
     async with nodes.open() as engine:
         record = await engine.create(ME, SPEC)

@@ -50,7 +50,7 @@ async def run(guest: Guest, spec: ProcessSpec) -> tuple[bytes, bytes, Exited]:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what nobody announces."""
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - there is nothing else to wait on
+        while not condition():
             await asyncio.sleep(0.01)
 
 

@@ -203,7 +203,7 @@ async def test_a_transfer_of_a_former_host_leaves_no_trace(agent: RealAgent, tmp
     abandon(guest)
     again = await agent.connect()
     assert [status.process_id for status in await again.processes()] == [process.process_id]
-    assert len(list(tmp_path.iterdir())) == 1  # noqa: ASYNC240 - a directory of one entry
+    assert len(list(tmp_path.iterdir())) == 1
     assert (tmp_path / "file").read_bytes() == b"old"
     writing.cancel()
     await asyncio.gather(writing, return_exceptions=True)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,8 +158,33 @@ async def test_a_real_cgroup_is_frozen_and_thawed(populated: tuple[Cgroup, int])
     assert cgroup.is_frozen()
     cgroup.thaw()
     async with asyncio.timeout(5):
-        while cgroup.is_frozen():  # noqa: ASYNC110
+        while cgroup.is_frozen():
             await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def starters(populated: tuple[Cgroup, int]) -> Iterator[Cgroup]:
+    """A real cgroup with processes that do nothing but start others."""
+    cgroup, _ = populated
+    line = "import os\nwhile True: os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)"
+    pids = [os.posix_spawn(sys.executable, ["python3", "-c", line], {}) for _ in range(4)]
+    try:
+        for folder in cgroup.folders():
+            for pid in pids:
+                (folder / "cgroup.procs").write_text(str(pid))
+        yield cgroup
+    finally:
+        cgroup.thaw()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+async def test_processes_that_are_starting_others_are_frozen_too(starters: Cgroup) -> None:
+    for _ in range(100):
+        await starters.freeze()
+        starters.thaw()
+        await asyncio.sleep(0.003)
 
 
 async def test_what_is_left_in_a_real_cgroup_dies_with_it_frozen_or_not(populated: tuple[Cgroup, int]) -> None:

@@ -202,5 +202,5 @@ async def test_a_cancelled_wait_holds_nothing(store: ImageStore, make_tar: MakeT
         await asyncio.wait_for(store.rootfs("app", user="u"), 0.05)
     assert (await store.rootfs("app", user="v")).image.name == "app:latest"
     async with asyncio.timeout(5):
-        while [path.name for path in (images / "leases").iterdir()] != ["v"]:  # noqa: ASYNC110 - a file has no event
+        while [path.name for path in (images / "leases").iterdir()] != ["v"]:
             await asyncio.sleep(0.001)

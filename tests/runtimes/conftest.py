@@ -18,6 +18,7 @@ from sandboxd.core.records import ImageConfig, ImageRecord
 from sandboxd.core.spec import Limits
 from sandboxd.ports.images import Rootfs, Tree
 from sandboxd.ports.runtime import InstanceSpec
+from sandboxd.runtimes.oci.flavours import FLAVOURS as FLAVOUR_TABLE
 from sandboxd.runtimes.oci.runtime import OciRuntime
 
 if TYPE_CHECKING:
@@ -25,11 +26,15 @@ if TYPE_CHECKING:
 
     from sandboxd.ports.runtime import Instance
 
-FLAVOURS = ("runc", "crun")
+RUNTIMES = {"runc": "container", "crun": "container", "runsc": "gvisor", "runsc-ptrace": "gvisor"}
+"""The flavours, and the name of the runtime that each belongs to."""
+FLAVOURS = tuple(os.environ.get("SANDBOXD_TEST_FLAVOURS", "runc crun runsc").split())
+EVERYWHERE = ("runc", "runsc")
+"""Flavours that every CI machine has."""
 BUSYBOX = Path("/bin/busybox")
 COMMANDS = """
 awk cat chmod chown cp dd dirname echo env expr false find grep head hostname id ifconfig kill ln ls mkdir mkfifo mknod
-mount mv ps rm rmdir sed seq sh sleep sort stat su test touch true umount unshare wc
+mount mv nc ps rm rmdir sed seq setsid sh sleep sort stat su test touch true umount unshare wc
 """.split()  # noqa: SIM905 - read as one would type it
 
 
@@ -70,6 +75,14 @@ class Bench:
     rootfs: Rootfs
     flavour: str
 
+    @property
+    def has_own_kernel(self) -> bool:
+        return FLAVOUR_TABLE[self.flavour].has_own_kernel
+
+    def pid(self, instance: Instance) -> int:
+        """Return the process whose end is the instance's: the agent, or the kernel that it runs on."""
+        return int((self.state / "instances" / instance.internal_id / "pid").read_text())
+
     def spec(self, *, limits: Limits | None = None, rootfs: Rootfs | None = None) -> InstanceSpec:
         return InstanceSpec(
             new_internal_id(), "box", rootfs or self.rootfs, limits or Limits(memory_bytes=64 << 20, cpus=1.0, pids=64)
@@ -80,7 +93,7 @@ class Bench:
 
     def successor(self) -> OciRuntime:
         """Return what a new server on the same state folder would have."""
-        return OciRuntime(name="container", folder=self.state, node=self.node, flavours=(self.flavour,))
+        return OciRuntime(name=RUNTIMES[self.flavour], folder=self.state, node=self.node, flavours=(self.flavour,))
 
 
 @pytest.fixture(params=FLAVOURS)
@@ -94,11 +107,11 @@ async def bench(flavour: str, tmp_path: Path, rootfs: Rootfs) -> AsyncIterator[B
     state, node = tmp_path / "state", secrets.token_hex(6)
     state.mkdir(mode=0o700)
     before = possessions(state, node)
-    runtime = OciRuntime(name="container", folder=state, node=node, flavours=(flavour,))
+    runtime = OciRuntime(name=RUNTIMES[flavour], folder=state, node=node, flavours=(flavour,))
     probe = await runtime.probe()
     if not probe.available:
         runtime.close()
-        if flavour == "runc" and os.environ.get("CI"):
+        if flavour in EVERYWHERE and os.environ.get("CI"):
             pytest.fail(probe.sentence)
         pytest.skip(probe.sentence)
     try:

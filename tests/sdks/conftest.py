@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.surfaces.fake_engine import FakeEngine
-from tests.surfaces.live import Caller, LiveServer
+from tests.surfaces.live import Caller, LiveDoors
 from tests.surfaces.real import serving
 
-from sandboxd.server.app import build_app
 from sandboxd.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
 
 @pytest.fixture(scope="session")
 def fake_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
-    with LiveServer(build_app(FakeEngine(tmp_path_factory.mktemp("fake")), Settings())) as live:
+    with LiveDoors(FakeEngine(tmp_path_factory.mktemp("fake")), Settings()) as live:
         yield live
 
 

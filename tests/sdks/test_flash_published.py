@@ -22,10 +22,13 @@ VERSIONS = ("0.1.0", "0.1.1")
 CHECKS = re.findall(r"^@check\ndef (\w+)", (HERE / "flash_driver.py").read_text(), re.MULTILINE)
 
 
-def _run(version: str, driver: str, *arguments: str, code: str = "") -> str:
+def _run(version: str, driver: str, *arguments: str, code: str = "", kind: str = "container") -> str:
     python = client_python(f"flash-sandbox=={version}")
     command = [str(python), str(HERE / driver), *arguments]
-    done = subprocess.run(command, input=code, capture_output=True, text=True, timeout=120, check=False)
+    environment = {**os.environ, "SANDBOX_TYPE": kind}
+    done = subprocess.run(
+        command, input=code, capture_output=True, text=True, timeout=120, check=False, env=environment
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -39,20 +42,22 @@ def _seed(name: str) -> str:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["container", "gvisor"])
 @pytest.mark.parametrize("prefix", ["", "/v1/service/sandbox"])
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_method_works_and_every_mistake_is_told(server: Caller, version: str, prefix: str) -> None:
-    assert _run(version, "flash_driver.py", server.address + prefix).split() == CHECKS
+def test_every_method_works_and_every_mistake_is_told(server: Caller, version: str, prefix: str, kind: str) -> None:
+    assert _run(version, "flash_driver.py", server.address + prefix, kind=kind).split() == CHECKS
     assert server.ask("GET", "/sandboxes").json == {"sandboxes": []}
 
 
 @pytest.mark.timeout(300)
-def test_the_readme_quick_start_prints_what_it_says(real_server: Caller) -> None:
+@pytest.mark.parametrize("kind", ["container", "gvisor"])
+def test_the_readme_quick_start_prints_what_it_says(real_server: Caller, kind: str) -> None:
     readme = _seed("flash-sandbox-0.1.1-readme.txt")
     section = readme.partition("### HTTP transport")[2]
     code = section.partition("```python\n")[2].partition("```")[0]
     assert 'type="docker"' in code
-    code = code.replace('type="docker"', 'type="container"').replace("8080", str(urlsplit(real_server.address).port))
+    code = code.replace('type="docker"', f'type="{kind}"').replace("8080", str(urlsplit(real_server.address).port))
     said = _run("0.1.1", "readme_driver.py", code=code).splitlines()
     expected = [
         r"Sandbox ID: sb-\w+",

@@ -1,4 +1,4 @@
-"""Published clients, each installed unmodified in an environment of its own that is made once and kept."""
+"""Environments for clients, each made once and kept: our interpreter, a client and what it needs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,13 @@ def cache() -> Path:
 
 def client_python(client: str) -> Path:
     """Return the interpreter of the environment of a client such as `flash-sandbox==0.1.1`; made if missing."""
-    wanted = (client, *PINS)
+    return python_with(client.replace("==", "-"), client, *PINS)
+
+
+def python_with(name: str, *wanted: str) -> Path:
+    """Return the interpreter of an environment that holds these distributions; made if missing."""
     mark = sha256("\n".join((sys.version, *wanted)).encode()).hexdigest()[:12]
-    folder = cache() / f"{client.replace('==', '-')}-{mark}"
+    folder = cache() / f"{name}-{mark}"
     if not folder.exists():
         _make(folder, wanted)
     return folder / "bin" / "python"

@@ -17,7 +17,7 @@ from tests.surfaces.live import LiveServer
 from sandboxd.core.errors import Invalid, Unavailable
 from sandboxd.server.app import build_app, run
 from sandboxd.server.listen import bind, listener, stopped_by_signals, url
-from sandboxd.server.settings import Http, Settings
+from sandboxd.server.settings import Grpc, Http, Settings
 
 if TYPE_CHECKING:
     import http.client
@@ -41,12 +41,12 @@ def test_a_bound_address_reads_as_a_url(host: str) -> None:
     with bind(host, 0) as bound:
         port = bound.getsockname()[1]
         assert url(bound) in (f"http://127.0.0.1:{port}", f"http://[::1]:{port}")
-        assert url(bound, secure=True).startswith("https://")
+        assert url(bound, scheme="https").startswith("https://")
 
 
 def test_a_server_without_any_port_is_refused() -> None:
     with pytest.raises(Invalid, match="nothing else to serve"):
-        run(Settings(http=Http(port=0)))
+        run(Settings(http=Http(port=0), grpc=Grpc(port=0)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -73,3 +73,10 @@ def test_what_libraries_say_looks_the_same_and_is_written_once() -> None:
     logging.getLogger("some.library").warning("beware of %s", "dogs")
     line = json.loads(stream.getvalue())
     assert (line["event"], line["level"], line["logger"]) == ("beware of dogs", "warning", "some.library")
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_nothing_else_is() -> None:
+    with io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=True) as full:
+        logs.configure(Log(level="info", json=True), full)
+        structlog.get_logger().error("lost")
+        logging.getLogger("some.library").error("lost too")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.surfaces.fake_engine import FakeEngine
 
+from sandboxd.ports.surface import Bounds
 from sandboxd.server.own import own_routes
 from sandboxd.server.telemetry import Telemetry
 from sandboxd.surfaces.flash import routes as flash
@@ -28,7 +29,7 @@ def description(server: LiveServer) -> Any:
 @pytest.fixture
 def routes(tmp_path: Path) -> list[Route]:
     engine = FakeEngine(tmp_path)
-    surfaces = flash.routes(engine)
+    surfaces = flash.routes(engine, Bounds())
     return [*surfaces, *own_routes(engine, Telemetry(), surfaces, owner="local", version="1")]
 
 

@@ -152,7 +152,9 @@ def test_listening_beyond_loopback_needs_to_be_called_insecure(host: str) -> Non
     with pytest.raises(Invalid, match="--insecure"):
         load(environment={}, overrides=[("http.host", host)])
     load(environment={}, overrides=[("http.host", host), ("http.insecure", "true")])
-    load(environment={}, overrides=[("http.host", host), ("http.port", "0")])
+    load(environment={}, overrides=[("http.host", host), ("http.port", "0"), ("grpc.port", "0")])
+    with pytest.raises(Invalid, match="--insecure"):
+        load(environment={}, overrides=[("http.host", host), ("http.port", "0")])
 
 
 @pytest.mark.parametrize(

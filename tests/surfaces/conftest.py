@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.surfaces.fake_engine import FakeEngine
-from tests.surfaces.live import Caller, LiveServer
+from tests.surfaces.live import Caller, LiveDoors
 from tests.surfaces.real import serving
 
-from sandboxd.server.app import build_app
 from sandboxd.server.settings import Exec, Settings
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def shared_engine(tmp_path_factory: pytest.TempPathFactory) -> FakeEngine:
 @pytest.fixture(scope="session")
 def fake_server(shared_engine: FakeEngine) -> Iterator[Caller]:
     settings = Settings(exec=Exec(max_output_bytes=OUTPUT_BYTES))
-    with LiveServer(build_app(shared_engine, settings)) as live:
+    with LiveDoors(shared_engine, settings) as live:
         yield live
 
 

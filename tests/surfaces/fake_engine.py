@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = {"/bin/true": 0, "/bin/false": 1}
 """Programs whose end is known without running them, so that what is around them can be measured."""
-ABSENT = ("docker", "gvisor", "firecracker")
+ABSENT = ("docker", "firecracker")
+PRESENT = ("gvisor", "container")
 
 
 class FakeEngine(Engine):
@@ -44,8 +45,8 @@ class FakeEngine(Engine):
     async def create(self, owner: str, spec: SandboxSpec) -> SandboxRecord:
         if spec.runtime in ABSENT:
             raise Unsupported(f"runtime `{spec.runtime}` is not available here yet", hint="use `container`")
-        if spec.runtime not in ("", "auto", "container"):
-            raise Invalid(f"unknown sandbox type `{spec.runtime}`", hint="this node offers: auto, container")
+        if spec.runtime not in ("", "auto", *PRESENT):
+            raise Invalid(f"unknown sandbox type `{spec.runtime}`", hint=f"this node offers: {', '.join(PRESENT)}")
         if spec.image.startswith("no-such"):
             raise Invalid(f"no image `{spec.image}`", hint="import it")
         await self._be_born(spec)
@@ -57,7 +58,7 @@ class FakeEngine(Engine):
             node="fake",
             state=State.STOPPED if ended else State.RUNNING,
             spec=spec,
-            runtime="container",
+            runtime=spec.runtime if spec.runtime in PRESENT else "container",
             flavour="fake",
             image_digest="sha256:" + "0" * 64,
             cause=Cause.EXITED if ended else None,

@@ -1,22 +1,29 @@
-"""An application served by uvicorn on loopback, in a thread of its own, and a plain client for it."""
+"""Servers on loopback in a thread of their own, of an application or with all their doors, and a plain client."""
 
 from __future__ import annotations
 
 import asyncio
 import http.client
 import json
+import socket
 import threading
 import time
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+import uvloop
+
+from sandboxd.server.app import serve
+from sandboxd.server.doors import Doors
 from sandboxd.server.listen import Listener, bind, listener, url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sandboxd.ports.engine import Engine
+    from sandboxd.server.settings import Settings
 
 PATIENCE_S = 10.0
 
@@ -41,8 +48,15 @@ class Reply:
 class Caller:
     """Asks one server, on a connection of its own each time."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, grpc: str = "") -> None:
         self.address = address
+        self.grpc = grpc
+        """Where gRPC alone answers, as clients take it: host and port."""
+
+    @property
+    def host_port(self) -> str:
+        """Where HTTP and gRPC answer, without a scheme."""
+        return urlsplit(self.address).netloc
 
     def connect(self) -> http.client.HTTPConnection:
         parts = urlsplit(self.address)
@@ -79,6 +93,51 @@ class Caller:
 
     def execute(self, sandbox_id: str, *command: str) -> Reply:
         return self.ask("POST", f"/sandboxes/{sandbox_id}/exec", {"command": command})
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback that nobody listens on just now."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+class LiveDoors(Caller):
+    """Serves an engine at all doors, HTTP and gRPC, while its `with` block runs."""
+
+    def __init__(self, engine: Engine, settings: Settings, *, grace_s: float = 0.5) -> None:
+        port, grpc_port = free_ports(2)
+        super().__init__(f"http://127.0.0.1:{port}", grpc=f"127.0.0.1:{grpc_port}")
+        http = replace(settings.http, port=port)
+        self._settings = replace(settings, http=http, grpc=replace(settings.grpc, port=grpc_port))
+        self._engine = engine
+        self._grace_s = grace_s
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+
+    def _serve(self) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            self._loop = runner.get_loop()
+            runner.run(self._run())
+
+    async def _run(self) -> None:
+        async with Doors(self._settings, grace_s=self._grace_s) as self._doors:
+            await serve(self._engine, self._doors, self._settings, listening=self._ready.set)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10), "the server did not start"
+        return self
+
+    def stop(self) -> None:
+        """Ask the server to end."""
+        self._loop.call_soon_threadsafe(self._doors.stop)
+
+    def __exit__(self, *exc: object) -> None:
+        if self._thread.is_alive():
+            self.stop()
+        self._thread.join(20)
+        assert not self._thread.is_alive(), "the server did not stop"
 
 
 class LiveServer(Caller):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
-from tests.surfaces.live import Caller
+from tests.surfaces.live import Caller, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,16 +33,16 @@ def serving(folder: Path, *arguments: str) -> Iterator[Caller]:
     """Run a server with a state folder of its own and the machine's images; its sandboxes end with it."""
     if os.geteuid() != 0:
         lacking("a real server needs root")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port, grpc_port = free_ports(2)
     program = [str(Path(sys.executable).with_name("sandboxd")), "serve", "--port", str(port)]
+    program += ["--grpc-port", str(grpc_port)]
     command = [*program, "--state", str(folder / "state"), "--stop-sandboxes", *arguments]
     log = folder / "log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr)
     try:
         _wait_listening(process, log)
-        caller = Caller(f"http://127.0.0.1:{port}")
+        caller = Caller(f"http://127.0.0.1:{port}", grpc=f"127.0.0.1:{grpc_port}")
         made = caller.ask("POST", "/sandboxes", {"image": IMAGE, "memory_mb": 64})
         if made.status != 201:
             lacking(f"this machine makes no sandboxes: {made.text}")

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 
 def doctor(*, config: Config = None, changes: Changes = None) -> None:
-    """Say of every runtime whether it works here. The exit code is 0 when the default one does, else 1."""
+    """Say of every runtime whether it works here. The exit code is 0 when one does that `auto` may mean, else 1."""
     settings = settings_from(config, changes, {})
-    default = choose(settings.runtime.default, settings)
+    wanted = choose("auto", settings)
     probes = asyncio.run(_probe_all(settings))
     width = max(len(name) for name in (*probes, *ABSENT))
     for name, probe in probes.items():
         typer.echo(f"{name:{width}}  {'works' if probe.available else 'fails'}   {probe.sentence}")
     for name, sentence in ABSENT.items():
         typer.echo(f"{name:{width}}  absent  {sentence}")
-    if not probes[default].available:
+    if not any(probes[name].available for name in wanted):
         raise typer.Exit(1)
 
 

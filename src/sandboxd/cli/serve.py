@@ -13,7 +13,8 @@ from sandboxd.cli.options import Changes, Config, State, settings_from
 def serve(
     *,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port of HTTP; 0 turns it off.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of HTTP, which gRPC shares; 0 = none.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC alone; 0 = none.")] = None,
     state: State = None,
     images: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the images.")] = None,
     config: Config = None,
@@ -29,6 +30,7 @@ def serve(
     flags = {
         "http.host": host,
         "http.port": port,
+        "grpc.port": grpc_port,
         "state": state,
         "images": images,
         "http.insecure": insecure or None,

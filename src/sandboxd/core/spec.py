@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sandboxd.core.errors import Invalid
 
 MIB = 1024 * 1024
 MINIMUM_MEMORY = 8 * MIB
+MOST_MEMORY_MB = 1 << 24
 MAXIMUM_REQUEST = 1 * MIB
 """Most bytes that argv, environment and working directory of one process may take together."""
 
@@ -30,6 +31,22 @@ class Limits:
             raise Invalid(f"a limit of {self.pids} processes is below the minimum of 4")
         if self.disk_bytes is not None and self.disk_bytes < MIB:
             raise Invalid(f"disk of {self.disk_bytes} bytes is below the minimum of {MIB}")
+
+    def adjusted(self, *, memory_mb: int | None, cpu_cores: float | None) -> Limits:
+        """Return these limits with a user's wishes in them; `None` wishes nothing, and neither do 0 MiB.
+
+        0 cores mean no ceiling.
+
+        Raises:
+            Invalid: a wish is outside what any node takes.
+        """
+        if memory_mb is not None and not 0 <= memory_mb <= MOST_MEMORY_MB:
+            raise Invalid(f"`memory_mb` of {memory_mb} is not between 0 and {MOST_MEMORY_MB}")
+        return replace(
+            self,
+            memory_bytes=memory_mb * MIB if memory_mb else self.memory_bytes,
+            cpus=self.cpus if cpu_cores is None else cpu_cores or None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 
 from sandboxd.core.causes import Cause
-from sandboxd.core.errors import Bug, Conflict, Invalid, Lost, SandboxdError, Unavailable, Unsupported
+from sandboxd.core.errors import Bug, Conflict, Invalid, Lost, NotFound, SandboxdError, Unavailable, Unsupported
 from sandboxd.core.lifecycle import State, Verb, after
 from sandboxd.core.records import ImageConfig
 from sandboxd.core.spec import ProcessSpec
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sandboxd.core.records import Metrics, SandboxRecord, SnapshotRecord
     from sandboxd.engine.policy import Policy
-    from sandboxd.ports.guest import Guest, GuestProcess
+    from sandboxd.ports.guest import Guest
     from sandboxd.ports.images import Images, Rootfs
     from sandboxd.ports.objects import Objects
     from sandboxd.ports.runtime import Instance, Runtime
@@ -84,6 +84,7 @@ class Keeper:
         self._over: asyncio.Future[Ending] = loop.create_future()
         self._entered = asyncio.Event()
         self._adopted = False
+        self._is_unwritten = False
 
     # ---- the life -------------------------------------------------------------------------------------------------
 
@@ -147,8 +148,11 @@ class Keeper:
         if self._instance is None:
             raise Bug("a sandbox is taken back without its instance")
         self._rootfs = await self._parts.images.rootfs(self.record.image_digest, user=self.record.internal_id)
+        # The server before us may have died between doing and noting: the instance follows the note.
         if self.record.state is State.PAUSED:
+            await self._instance.pause()
             return  # a frozen agent cannot answer: `resume` enters
+        await self._instance.resume()
         await self._enter_again(self._instance)
 
     async def _enter_again(self, instance: Instance) -> None:
@@ -221,9 +225,22 @@ class Keeper:
             verb = Verb.VANISHED if self._adopted else Verb.ENDED
         retained = time.time() + self._parts.policy.retention_s
         expires = min(filter(None, (self.record.expires_at, retained)))
-        await self._become(
+        await self._conclude(
             verb, cause=ending.cause, reason=ending.reason, exit_code=ending.exit_code, expires_at=expires
         )
+
+    async def _conclude(self, verb: Verb, **facts: object) -> None:
+        """Believe the end even where it cannot be written: what fills the disk may be this very sandbox."""
+        self.record = self._following(verb, facts)
+        self._is_unwritten = True
+        try:
+            await self._write()
+        except Unavailable as error:
+            _log.warning("the end of a sandbox is written down later", error=str(error))
+
+    async def _write(self) -> None:
+        await self._parts.state.update_sandbox(self.record)
+        self._is_unwritten = False
 
     async def _remove(self) -> None:
         """Remove the instance, and the row when the sandbox is being destroyed."""
@@ -236,6 +253,8 @@ class Keeper:
         if self.record.state is State.DESTROYING:
             await self._parts.state.delete_sandbox(self.record.internal_id)
             self.record = replace(self.record, state=after(self.record.state, Verb.GONE))
+        elif self._is_unwritten:
+            await self._write()
 
     def _as_lost(self, ending: Ending) -> Lost:
         return Lost(f"the sandbox ended ({ending.cause}): {ending.reason}")
@@ -258,8 +277,8 @@ class Keeper:
         async with self._turn:
             if self._task is None and self.record.state is State.CREATING:  # its row may not exist yet
                 self.record = replace(self.record, state=after(State.CREATING, Verb.DESTROY))
-            if self.record.state in (State.STOPPED, State.LOST):
-                await self._become(Verb.DESTROY, cause=self.record.cause or cause)
+            if self.record.state not in (State.DESTROYING, State.DESTROYED):
+                await self._conclude(Verb.DESTROY, cause=self.record.cause or cause)
             if self.record.state is State.DESTROYING:
                 await self._remove()
         if self.record.state is not State.DESTROYED:
@@ -281,8 +300,10 @@ class Keeper:
     async def start_process(self, spec: ProcessSpec) -> CallersProcess:
         """Start a command in the image's environment; it ends with its caller."""
         instance, guest = self._inside(Verb.EXECUTE)
+        oom_kills_before = instance.oom_kills()
         process = await guest.start(self._in_image(spec))
-        return self._callers(process, instance)
+        self.busy_processes += 1
+        return CallersProcess(process, instance.oom_kills, oom_kills_before, left=self._process_left)
 
     async def start_python(self, code: str) -> CallersProcess:
         """Start python3 on `code`, given on stdin where it is too long for one argument."""
@@ -349,13 +370,24 @@ class Keeper:
             was_running = self.record.state is State.RUNNING
             await self._instance.pause()
             try:
-                saved = await save_snapshot(self.record, self._instance, self._parts.objects, self._parts.state)
+                saved = await self._save(self._instance)
             except BaseException:
                 if was_running:
                     await asyncio.shield(self._instance.resume())
                 raise
             await self._become(Verb.SNAPSHOT)
             return saved
+
+    async def _save(self, instance: Instance) -> SnapshotRecord:
+        """Save a paused instance, unless its life ends before that is done."""
+        saved: list[SnapshotRecord] = []
+
+        async def save() -> None:
+            saved.append(await save_snapshot(self.record, instance, self._parts.objects, self._parts.state))
+
+        if not await self._unless_over(save()):
+            raise self._as_lost(self._over.result())
+        return saved[0]
 
     def facts(self) -> SandboxRecord:
         """Return what is known of the sandbox, up to its last activity."""
@@ -370,6 +402,8 @@ class Keeper:
     def _check(self, verb: Verb) -> None:
         if self.record.state is State.LOST:
             raise self._ended()
+        if self.record.state is State.DESTROYED:  # while the caller waited for its turn
+            raise NotFound(f"sandbox {self.record.public_id} not found")
         try:
             after(self.record.state, verb)
         except Conflict as conflict:
@@ -389,10 +423,6 @@ class Keeper:
     def _ended(self) -> Lost:
         cause = self.record.cause or Cause.ASKED
         return Lost(f"sandbox {self.record.public_id} is {self.record.state} (cause: {cause}: {self.record.reason})")
-
-    def _callers(self, process: GuestProcess, instance: Instance) -> CallersProcess:
-        self.busy_processes += 1
-        return CallersProcess(process, oom_kills=instance.oom_kills, left=self._process_left)
 
     def _process_left(self) -> None:
         self.busy_processes -= 1
@@ -414,9 +444,12 @@ class Keeper:
 
     async def _become(self, verb: Verb, **facts: object) -> None:
         """Write the new state, then believe it."""
-        following = replace(self.facts(), state=after(self.record.state, verb), **facts)  # type: ignore[arg-type]
+        following = self._following(verb, facts)
         await self._parts.state.update_sandbox(following)
         self.record = following
+
+    def _following(self, verb: Verb, facts: dict[str, object]) -> SandboxRecord:
+        return replace(self.facts(), state=after(self.record.state, verb), **facts)  # type: ignore[arg-type]
 
     async def _unless_over(self, step: Coroutine[object, object, _T]) -> bool:
         """Run `step` unless the life is over before it is done; then it is cancelled and has cleaned up."""

@@ -69,7 +69,10 @@ class NodeEngine(Engine):
     async def __aexit__(self, *exc: object) -> None:
         self._sweeper.cancel()
         await self._background.__aexit__(None, None, None)
-        await self._note_activity()
+        try:
+            await self._note_activity()
+        except SandboxdError as error:
+            _log.warning("activity could not be noted", error=str(error))
         await asyncio.gather(*(keeper.leave() for keeper in self._keepers.values()))
 
     # ---- asking ---------------------------------------------------------------------------------------------------
@@ -227,7 +230,10 @@ class NodeEngine(Engine):
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
-            await self._note_activity()
+            try:
+                await self._note_activity()
+            except SandboxdError as error:
+                _log.warning("activity could not be noted", error=str(error))
             now = time.time()
             for keeper in list(self._keepers.values()):
                 try:

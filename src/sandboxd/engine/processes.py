@@ -28,10 +28,13 @@ FAREWELL_S = 5.0
 class CallersProcess(RunningProcess):
     """A guest process that ends with the caller's `async with` block."""
 
-    def __init__(self, process: GuestProcess, *, oom_kills: Callable[[], int], left: Callable[[], None]) -> None:
+    def __init__(
+        self, process: GuestProcess, oom_kills: Callable[[], int], oom_kills_before: int, *, left: Callable[[], None]
+    ) -> None:
+        """`oom_kills_before` was read before the process began: it may have been killed for memory by now."""
         self._process = process
         self._oom_kills = oom_kills
-        self._oom_kills_before = oom_kills()
+        self._oom_kills_before = oom_kills_before
         self._left = left
         self._ended = False
         self._killed = False

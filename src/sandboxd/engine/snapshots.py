@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import threading
 import time
 from typing import TYPE_CHECKING
 
+from sandboxd.core.errors import Unavailable
 from sandboxd.core.ids import new_internal_id
 from sandboxd.core.records import SnapshotRecord
 
@@ -28,11 +30,29 @@ async def save_snapshot(record: SandboxRecord, instance: Instance, objects: Obje
     """Write the parts of a paused instance and a manifest into a new folder; return its record, already kept.
 
     The first part is the file system, the last one memory (or the statement that memory was not captured).
+
+    Raises:
+        Unavailable: the disk refused.
     """
+    try:
+        snapshot = await _save(record, instance, objects)
+    except OSError as error:
+        raise Unavailable(
+            f"the snapshot cannot be written: {error.strerror}", hint="look at the node's disk"
+        ) from error
+    await state.insert_snapshot(snapshot)
+    return snapshot
+
+
+async def _save(record: SandboxRecord, instance: Instance, objects: Objects) -> SnapshotRecord:
     name = f"snap-{new_internal_id()}"
     async with objects.stage(name) as folder:
         saved = await instance.snapshot(folder)
-        digests, size = await asyncio.to_thread(_measure, folder, saved.parts)
+        stop = threading.Event()
+        try:
+            digests, size = await asyncio.to_thread(_measure, folder, saved.parts, stop)
+        finally:
+            stop.set()  # a thread does not hear of a cancellation
         folder_after = objects.path(name)
         snapshot = SnapshotRecord(
             snapshot_id=name,
@@ -48,17 +68,16 @@ async def save_snapshot(record: SandboxRecord, instance: Instance, objects: Obje
             part_digests=digests,
         )
         (folder / MANIFEST).write_text(json.dumps(_manifest(record, snapshot), indent=1))
-    await state.insert_snapshot(snapshot)
     return snapshot
 
 
-def _measure(folder: Path, parts: tuple[str, ...]) -> tuple[tuple[tuple[str, str], ...], int]:
+def _measure(folder: Path, parts: tuple[str, ...], stop: threading.Event) -> tuple[tuple[tuple[str, str], ...], int]:
     size = 0
     digests = []
     for part in parts:
         digest = hashlib.sha256()
         with (folder / part).open("rb") as file:
-            while piece := file.read(_PIECE):
+            while not stop.is_set() and (piece := file.read(_PIECE)):
                 digest.update(piece)
                 size += len(piece)
         digests.append((part, f"sha256:{digest.hexdigest()}"))

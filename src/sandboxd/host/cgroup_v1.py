@@ -39,6 +39,9 @@ class CgroupV1(Cgroup):
     def oom_kills(self) -> int:
         return fields(self._folders["memory"] / "memory.oom_control").get("oom_kill", 0)
 
+    def pids_refusals(self) -> int:
+        return fields(self._folders["pids"] / "pids.events").get("max", 0)
+
     def limit_pids(self, count: int) -> None:
         (self._folders["pids"] / "pids.max").write_text(str(count))
 

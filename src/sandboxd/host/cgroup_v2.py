@@ -35,6 +35,9 @@ class CgroupV2(Cgroup):
     def oom_kills(self) -> int:
         return fields(self._folder / "memory.events").get("oom_kill", 0)
 
+    def pids_refusals(self) -> int:
+        return fields(self._folder / "pids.events").get("max", 0)
+
     def limit_pids(self, count: int) -> None:
         (self._folder / "pids.max").write_text(str(count))
 

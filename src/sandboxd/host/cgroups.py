@@ -51,6 +51,10 @@ class Cgroup(ABC):
         """Return how many processes the kernel has killed in it for memory."""
 
     @abstractmethod
+    def pids_refusals(self) -> int:
+        """Return how often its limit on processes and threads was hit."""
+
+    @abstractmethod
     def limit_pids(self, count: int) -> None:
         """Let at most `count` processes and threads exist in it."""
 
@@ -85,8 +89,16 @@ class Cgroup(ABC):
             Unavailable: some process cannot be frozen within seconds; all are running again then.
         """
         self.start_freezing()
+
+        def frozen() -> bool:
+            if self.is_frozen():
+                return True
+            # v1 passes over a process that begins to wait for its vforked child just then, until it is asked again.
+            self.start_freezing()
+            return False
+
         try:
-            await _until(self.is_frozen)
+            await _until(frozen)
         except BaseException as error:
             with suppress(FileNotFoundError):
                 self.thaw()

@@ -15,7 +15,7 @@ AT_EMPTY_PATH = 0x1000
 CLONE_FS = 0x200
 CLONE_NEWNS = 0x20000
 
-MS_NOSUID, MS_NODEV, MS_REC, MS_SLAVE = 0x2, 0x4, 0x4000, 0x80000
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_SLAVE = 0x2, 0x4, 0x1000, 0x4000, 0x80000
 MNT_DETACH = 2
 
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442  # one number on every architecture
@@ -60,7 +60,7 @@ def mount(source: str | None, target: str | os.PathLike[str], kind: str | None, 
     """Mount by the classic call; `options` is what stands after `-o` and not a flag."""
     data = options.encode() if options else None
     result = _libc.mount(_bytes(source), _bytes(target), _bytes(kind), ctypes.c_ulong(flags), data)
-    _checked(result, f"mount {kind or 'flags'} at {os.fspath(target)}")
+    _checked(result, f"mount {kind or source or 'flags'} at {os.fspath(target)}")
 
 
 def unmount(target: str | os.PathLike[str]) -> None:

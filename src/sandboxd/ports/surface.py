@@ -1,9 +1,11 @@
-"""What a surface gives the server: routes, described well enough to serve them and to document them."""
+"""What a surface gives the server, routes described well enough to serve and to document them, and what it is given."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from sandboxd.core.spec import MIB, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -12,6 +14,14 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a node sets for a surface: bytes kept of each output channel, and limits where a caller names none."""
+
+    output_bytes: int = 16 * MIB
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(slots=True, eq=False)

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import closing
+from functools import partial
 from importlib import metadata
 from itertools import chain
 from typing import TYPE_CHECKING
 
+import structlog
 import uvloop
 
 from sandboxd.core.errors import Invalid
 from sandboxd.core.spec import Limits
+from sandboxd.ports.surface import Bounds
 from sandboxd.server import logs
+from sandboxd.server.doors import Doors
 from sandboxd.server.http import Application, Attributed
-from sandboxd.server.listen import bind, listener, stopped_by_signals, url
+from sandboxd.server.listen import stopped_by_signals
 from sandboxd.server.neighbours import Neighbours, is_loopback
 from sandboxd.server.own import own_routes
 from sandboxd.server.routes import RouteTable
 from sandboxd.server.telemetry import Telemetry
 from sandboxd.server.wiring import open_engine
 from sandboxd.surfaces.flash import routes as flash
+from sandboxd.surfaces.grpc.calls import Calls
+from sandboxd.surfaces.grpc.serving import Patience, Served, Serving
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sandboxd.ports.engine import Engine
     from sandboxd.server.settings import Settings
 
@@ -32,12 +39,14 @@ OWNER = "local"
 GRACE_S = 5.0
 """How long calls may go on after the server was asked to end; then they are cut off, and their commands killed."""
 
+_log = structlog.get_logger()
 
-def build_app(engine: Engine, settings: Settings) -> Attributed:
+
+def build_app(engine: Engine, settings: Settings, telemetry: Telemetry | None = None) -> Attributed:
     """Return the ASGI application that serves `engine` as the settings say."""
     http = settings.http
-    telemetry = Telemetry()
-    surfaces = flash.routes(engine, _flash_bounds(settings))
+    telemetry = telemetry or Telemetry()
+    surfaces = flash.routes(engine, _bounds(settings))
     own = own_routes(engine, telemetry, surfaces, owner=OWNER, version=metadata.version("sandboxd"))
     application = Application(
         RouteTable(chain(surfaces, own), prefixes=http.prefixes),
@@ -48,43 +57,66 @@ def build_app(engine: Engine, settings: Settings) -> Attributed:
     return Attributed(application, OWNER)
 
 
+async def serve(engine: Engine, doors: Doors, settings: Settings, *, listening: Callable[[], None]) -> None:
+    """Serve `engine` at the doors until they are stopped; `listening` is called once callers are answered."""
+    telemetry = Telemetry()
+    calls = Calls(engine, _bounds(settings), owner=OWNER)
+    async with Serving(calls, patience=_patience(settings), note=partial(_note_grpc, telemetry)) as serving:
+        await doors.serve(build_app(engine, settings, telemetry), serving, listening=listening)
+
+
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; sandboxes run on unless the settings say otherwise.
 
     Raises:
         Invalid: no port is on.
         Conflict: another server has the state folder open.
-        Unavailable: the port or the state cannot be had.
+        Unavailable: a port or the state cannot be had.
     """
-    if not settings.http.port:
-        raise Invalid("`http.port` is 0, and there is nothing else to serve", hint="set a port")
+    if not settings.http.port and not settings.grpc.port:
+        raise Invalid("`http.port` and `grpc.port` are 0, and there is nothing else to serve", hint="set a port")
     logs.configure(settings.log)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings))
+        runner.run(_run(settings))
 
 
-async def _serve(settings: Settings) -> None:
-    with closing(bind(settings.http.host, settings.http.port)) as bound:
-        async with open_engine(settings) as engine:
-            server = listener(
-                build_app(engine, settings),
-                listening=lambda: _tell(f"listening on {url(bound)}"),
-                grace_s=GRACE_S,
-            )
-            with stopped_by_signals(server):
-                await server.serve(sockets=[bound])
-                if settings.stop_sandboxes:
-                    await engine.destroy_all("the server was asked to end with all its sandboxes")
+async def _run(settings: Settings) -> None:
+    async with Doors(settings, grace_s=GRACE_S) as doors, open_engine(settings) as engine:
+        with stopped_by_signals(doors):
+            await serve(engine, doors, settings, listening=lambda: _tell(doors.addresses))
+            if settings.stop_sandboxes:
+                await engine.destroy_all("the server was asked to end with all its sandboxes")
 
 
-def _tell(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+def _tell(addresses: list[str]) -> None:
+    sys.stderr.write("".join(f"listening on {address}\n" for address in addresses))
     sys.stderr.flush()
 
 
-def _flash_bounds(settings: Settings) -> flash.Bounds:
+def _note_grpc(telemetry: Telemetry, served: Served) -> None:
+    telemetry.observe("gRPC", served.path, served.status.name, served.seconds)
+    _log.info(
+        "request",
+        method="gRPC",
+        path=served.path,
+        status=served.status.name,
+        ms=round(served.seconds * 1000, 3),
+        owner=OWNER,
+        sandbox=served.sandbox[:300],
+    )
+
+
+def _bounds(settings: Settings) -> Bounds:
     limits = settings.limits
-    return flash.Bounds(
+    return Bounds(
         output_bytes=settings.exec.max_output_bytes,
         limits=Limits(memory_bytes=limits.memory_bytes, cpus=limits.cpus or None, pids=limits.pids),
+    )
+
+
+def _patience(settings: Settings) -> Patience:
+    call_s, command_s = settings.grpc.max_call_s, settings.exec.max_s
+    return Patience(
+        command_s=command_s + call_s if command_s and call_s else None,
+        other_s=call_s or None,
     )

@@ -6,22 +6,33 @@ import asyncio
 import signal
 import socket
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import uvicorn
 
 from sandboxd.core.errors import Unavailable
+from sandboxd.server.preface import telling_apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from sandboxd.server.preface import PassOn
+
 FAREWELL_S = 10.0
 """How long calls that were cut off at the end of the grace may take to clean up."""
 KEEP_ALIVE_S = 75
 """Idle connections are kept longer than clients keep them, so that no request meets a closing connection."""
-_BACKLOG = 2048
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+
+
+class Stoppable(Protocol):
+    """What can be asked to end."""
+
+    def stop(self) -> None:
+        """Begin to end; asked twice, hurry."""
 
 
 class Listener(uvicorn.Server):
@@ -54,24 +65,26 @@ def listener(
     *,
     listening: Callable[[], None],
     grace_s: float,
+    http2: PassOn | None = None,
     certificate: Path | None = None,
     key: Path | None = None,
 ) -> Listener:
     """Return a server for an ASGI application; `serve(sockets=[…])` runs it until `stop`.
 
-    `grace_s` is how long calls that run at `stop` may take before they are cut off.
+    `grace_s` is how long calls that run at `stop` may take before they are cut off. Connections that begin as HTTP/2
+    does are given to `http2`.
     """
     config = uvicorn.Config(
         application,
         loop="none",
-        http="httptools",
+        http="httptools" if http2 is None else telling_apart(http2),
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=grace_s,  # type: ignore[arg-type] # it is given to wait_for, which takes fractions
         ssl_certfile=certificate,
@@ -101,14 +114,14 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def url(bound: socket.socket, *, secure: bool = False) -> str:
+def url(bound: socket.socket, *, scheme: str = "http") -> str:
     """Return the address of a bound socket as a URL."""
     host, port = bound.getsockname()[:2]
-    return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @contextmanager
-def stopped_by_signals(server: Listener) -> Iterator[None]:
+def stopped_by_signals(server: Stoppable) -> Iterator[None]:
     """Let SIGTERM and SIGINT stop a server while the block runs. Only in the main thread."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 import structlog
@@ -33,10 +34,25 @@ def configure(log: Log, stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[*shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=lambda *_: _Lines(stream),
         cache_logger_on_first_use=False,
     )
     _adopt_libraries(level, stream, shared, ending)
+
+
+class _Lines:
+    """Writes lines, and goes on without one where the stream takes none: a full disk, a reader that has gone."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._write = stream.write
+        self._flush = stream.flush
+
+    def msg(self, line: str) -> None:
+        with suppress(OSError):
+            self._write(line + "\n")
+            self._flush()
+
+    debug = info = warning = error = critical = log = exception = fatal = msg
 
 
 def _ending(*, as_json: bool, colours: bool) -> list[Processor]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sandboxd.server.settings import Settings
 
 AUTOMATIC = frozenset({"", "auto"})
-"""What users say to get the node's default."""
+"""What users say to get the node's default, and operators to get the strongest that works."""
 
 Options = dict[str, Any]
 
@@ -24,16 +24,22 @@ def _oci(settings: Settings, node: str) -> Options:
     return {"folder": settings.state, "node": node, "flavours": settings.runtime.flavours}
 
 
+def _runsc(settings: Settings, node: str) -> Options:
+    # What the two make lies apart, so that each finds its own again.
+    return {"folder": settings.state / "gvisor", "node": f"{node}-gvisor", "flavours": settings.runtime.gvisor_flavours}
+
+
 PRESENT: Mapping[str, tuple[str, Callable[[Settings, str], Options]]] = {
+    "gvisor": ("sandboxd.runtimes.oci.runtime:OciRuntime", _runsc),
     "container": ("sandboxd.runtimes.oci.runtime:OciRuntime", _oci),
 }
-"""Each runtime's class, called with `name` and what the function makes of the settings and the node id."""
+"""Each runtime's class, called with `name` and what the function makes of the settings and the node id; the strongest
+wall first."""
 
-_MICROVM = "boots a kernel of its own, and this version of sandboxd cannot do that; ask for `container`"
+_MICROVM = "boots a kernel of its own, and this version of sandboxd cannot do that; ask for `gvisor`"
 
 ABSENT: Mapping[str, str] = {
-    "docker": "runtime `docker` is not in this version of sandboxd; ask for `container`",
-    "gvisor": "runtime `gvisor` is not in this version of sandboxd; ask for `container`",
+    "docker": "runtime `docker` is not in this version of sandboxd; ask for `gvisor` or `container`",
     "firecracker": f"runtime `firecracker` {_MICROVM}",
     "linux-firecracker": f"runtime `linux-firecracker` {_MICROVM}",
     "linux-kvm": f"runtime `linux-kvm` {_MICROVM}",
@@ -43,27 +49,28 @@ ABSENT: Mapping[str, str] = {
 
 
 def runtimes(settings: Settings, node: str) -> dict[str, Runtime]:
-    """Make every runtime that is here, by name, the node's default first. None is probed yet.
+    """Make every runtime that is here, by name. None is probed yet.
 
     Raises:
         Invalid: `runtime.default` is no runtime.
         Unsupported: `runtime.default` is one that this version lacks.
     """
-    default = choose(settings.runtime.default, settings)
-    names = sorted(PRESENT, key=lambda name: name != default)
-    return {name: _make(name, settings, node) for name in names}
+    choose("auto", settings)
+    return {name: _make(name, settings, node) for name in PRESENT}
 
 
-def choose(asked: str, settings: Settings) -> str:
-    """Return the name of the runtime that a user's word means.
+def choose(asked: str, settings: Settings) -> tuple[str, ...]:
+    """Return the runtimes that a user's word means: the first of them that works here is taken.
 
     Raises:
         Invalid: nobody knows the word.
         Unsupported: it is a runtime that this version lacks; never is another taken in its place.
     """
     name = settings.runtime.default if asked in AUTOMATIC else asked
+    if name in AUTOMATIC:
+        return tuple(PRESENT)
     if name in PRESENT:
-        return name
+        return (name,)
     if name in ABSENT:
         raise Unsupported(ABSENT[name])
     close = difflib.get_close_matches(name, [*PRESENT, *ABSENT], n=1)

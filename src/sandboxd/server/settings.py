@@ -32,10 +32,10 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Http:
-    """The port that REST and WebSocket share."""
+    """The port that REST, WebSocket and gRPC share."""
 
     host: Annotated[str, About("Address to listen on. Beyond loopback, `http.insecure` must be set.")] = "127.0.0.1"
-    port: Annotated[int, About("Port to listen on; 0 turns HTTP off.", 0, 65535)] = 8080
+    port: Annotated[int, About("Port to listen on; 0 = none.", 0, 65535)] = 8080
     prefixes: Annotated[
         tuple[str, ...], About("Path prefixes under which every route is served too.", pattern=r"(/[A-Za-z0-9._~-]+)+")
     ] = ("/v1/service/sandbox",)
@@ -51,6 +51,16 @@ class Http:
 
 
 @dataclass(frozen=True, slots=True)
+class Grpc:
+    """gRPC, which answers on the HTTP port and, on the same address, on a port of its own."""
+
+    port: Annotated[int, About("Port of gRPC alone; 0 = none.", 0, 65535)] = 50051
+    max_call_s: Annotated[
+        float, About("Longest time of a call, beyond that of the command it runs, if any; 0 = no maximum.", 0)
+    ] = 600.0
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """Images that are taken where nobody names one."""
 
@@ -62,13 +72,23 @@ class Image:
 class Runtime:
     """Ways to isolate."""
 
-    default: Annotated[str, About("Runtime that `auto` and an empty type mean.")] = "container"
+    default: Annotated[
+        str, About("Runtime that `auto` and an empty type mean; `auto` is the strongest that works here.")
+    ] = "auto"
     flavours: Annotated[
         tuple[str, ...],
         About(
             "Programs that the runtime `container` may use; the first that works is taken.", choices=("crun", "runc")
         ),
     ] = ("crun", "runc")
+    gvisor_flavours: Annotated[
+        tuple[str, ...],
+        About(
+            "Programs that the runtime `gvisor` may use; the first that works is taken. `runsc` is a current one, "
+            "`runsc-ptrace` the one that Debian 12 has.",
+            choices=("runsc", "runsc-ptrace"),
+        ),
+    ] = ("runsc", "runsc-ptrace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +180,7 @@ class Settings:
         bool, About("Destroy all sandboxes when the server is asked to end; else they run on and are found again.")
     ] = False
     http: Http = field(default_factory=Http)
+    grpc: Grpc = field(default_factory=Grpc)
     image: Image = field(default_factory=Image)
     runtime: Runtime = field(default_factory=Runtime)
     limits: Limits = field(default_factory=Limits)
@@ -175,13 +196,14 @@ class Settings:
         Raises:
             Invalid: a default is above its maximum, no runtime program is left, or strangers could reach us unasked.
         """
-        if self.http.port and not self.http.insecure and not is_loopback(self.http.host):
+        if (self.http.port or self.grpc.port) and not self.http.insecure and not is_loopback(self.http.host):
             raise Invalid(
                 f"listening on `{self.http.host}` lets anyone who reaches it run commands, for there are no keys yet",
                 hint="listen on 127.0.0.1, or accept that with --insecure (`http.insecure`)",
             )
-        if not self.runtime.flavours:
-            raise Invalid("`runtime.flavours` names no program")
+        for key, programs in (("flavours", self.runtime.flavours), ("gvisor_flavours", self.runtime.gvisor_flavours)):
+            if not programs:
+                raise Invalid(f"`runtime.{key}` names no program")
         for name, default, maximum in (
             ("limits.memory_bytes", self.limits.memory_bytes, self.limits.max_memory_bytes),
             ("limits.cpus", self.limits.cpus or math.inf, self.limits.max_cpus),

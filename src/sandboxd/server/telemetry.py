@@ -25,7 +25,10 @@ class Telemetry:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
-            "sandboxd_requests", "HTTP requests answered.", ["method", "route", "status"], registry=self._registry
+            "sandboxd_requests",
+            "Requests answered; those of gRPC have its names of statuses.",
+            ["method", "route", "status"],
+            registry=self._registry,
         )
         self._seconds = Histogram(
             "sandboxd_request_seconds",
@@ -38,10 +41,10 @@ class Telemetry:
             "sandboxd_sandboxes", "Sandboxes by state, at the time of asking.", ["state"], registry=self._registry
         )
         # labels() takes a lock and builds tuples: remember its result, there are few.
-        self._counted: dict[tuple[str, str, int], Counter] = {}
+        self._counted: dict[tuple[str, str, int | str], Counter] = {}
         self._timed: dict[tuple[str, str], Histogram] = {}
 
-    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+    def observe(self, method: str, route: str, status: int | str, seconds: float) -> None:
         """Count one request; `route` is the pattern, never the path, so that the number of series stays small."""
         counter = self._counted.get((method, route, status))
         if counter is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sandboxd.engine.node import NodeEngine
 from sandboxd.engine.policy import Policy
 from sandboxd.images.store import ImageStore
-from sandboxd.server.registry import ABSENT, runtimes
+from sandboxd.server.registry import ABSENT, choose, runtimes
 from sandboxd.storage.objects import FolderObjects
 from sandboxd.storage.state import SqliteState
 
@@ -44,7 +44,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[NodeEngine]:
             images=images,
             runtimes=plugged,
             absent=ABSENT,
-            policy=policy(settings, tuple(plugged)),
+            policy=policy(settings, choose("auto", settings)),
         )
         yield await stack.enter_async_context(engine)
 

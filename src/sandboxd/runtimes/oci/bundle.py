@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sandboxd.host.userns import IDS
-from sandboxd.runtimes.oci.confinement import CAPABILITIES, MASKED_PATHS, READONLY_PATHS, seccomp
+from sandboxd.runtimes.oci.confinement import AGENT_CAPABILITIES, CAPABILITIES, MASKED_PATHS, READONLY_PATHS, seccomp
 
 if TYPE_CHECKING:
     from sandboxd.ports.runtime import InstanceSpec
@@ -26,11 +26,15 @@ class Placement:
     root: str
     """Its mounted root file system."""
     agent: str
+    lent: tuple[str, ...]
+    """Its lent folders, in the order of the spec's."""
     base: int
     """The host id that is 0 inside."""
     cgroup: str
     limits_swap: bool
     open_files: int
+    has_own_kernel: bool = False
+    """Whether the program answers system calls itself."""
 
 
 def configuration(spec: InstanceSpec, placement: Placement) -> dict[str, Any]:
@@ -39,7 +43,7 @@ def configuration(spec: InstanceSpec, placement: Placement) -> dict[str, Any]:
         "ociVersion": "1.0.2",
         "hostname": spec.hostname,
         "root": {"path": placement.root, "readonly": False},
-        "process": _process(placement),
+        "process": _process(spec, placement),
         "mounts": _mounts(spec, placement),
         "linux": {
             "namespaces": [{"type": kind} for kind in _NAMESPACES],
@@ -47,16 +51,21 @@ def configuration(spec: InstanceSpec, placement: Placement) -> dict[str, Any]:
             "gidMappings": [{"containerID": 0, "hostID": placement.base, "size": IDS}],
             "cgroupsPath": f"/{placement.cgroup}",
             "resources": _resources(spec, placement),
-            "seccomp": seccomp(),
-            "maskedPaths": list(MASKED_PATHS),
-            "readonlyPaths": list(READONLY_PATHS),
             "rootfsPropagation": "private",
+            **({} if placement.has_own_kernel else _shared_kernel_rules()),
         },
     }
 
 
-def _process(placement: Placement) -> dict[str, Any]:
-    held = list(CAPABILITIES)
+def _shared_kernel_rules() -> dict[str, Any]:
+    return {"seccomp": seccomp(), "maskedPaths": list(MASKED_PATHS), "readonlyPaths": list(READONLY_PATHS)}
+
+
+def _process(spec: InstanceSpec, placement: Placement) -> dict[str, Any]:
+    held = [*CAPABILITIES, *(AGENT_CAPABILITIES if placement.has_own_kernel else ())]
+    limits = {"RLIMIT_NOFILE": placement.open_files, "RLIMIT_CORE": 0}
+    if placement.has_own_kernel:
+        limits["RLIMIT_NPROC"] = spec.limits.pids + 1  # and the agent
     return {
         "terminal": False,
         "user": {"uid": 0, "gid": 0},
@@ -66,10 +75,7 @@ def _process(placement: Placement) -> dict[str, Any]:
         # Inheritable and ambient stay empty: what a program of another user may do is decided by its file alone.
         "capabilities": {"bounding": held, "effective": held, "permitted": held},
         "noNewPrivileges": True,
-        "rlimits": [
-            {"type": "RLIMIT_NOFILE", "soft": placement.open_files, "hard": placement.open_files},
-            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
-        ],
+        "rlimits": [{"type": kind, "soft": value, "hard": value} for kind, value in limits.items()],
     }
 
 
@@ -82,8 +88,11 @@ def _mounts(spec: InstanceSpec, placement: Placement) -> list[dict[str, Any]]:
         _mount("/dev/shm", "tmpfs", [*quiet, "mode=1777", "size=64m"]),  # noqa: S108 - inside the sandbox
         _mount("/dev/mqueue", "mqueue", quiet),
         _mount("/sys", "sysfs", [*quiet, "ro"]),
+        # An own kernel mounts a file system of its own over an empty /tmp, unless something is there already. What it
+        # does not know it passes over.
+        *([_mount("/tmp", "sandboxd", [])] if placement.has_own_kernel else []),  # noqa: S108 - inside the sandbox
         _bind(placement.agent, AGENT),
-        *(_bind(str(source), target) for source, target in spec.rootfs.binds),
+        *(_bind(place, target) for place, (_, target) in zip(placement.lent, spec.rootfs.binds, strict=True)),
     ]
 
 

@@ -25,6 +25,10 @@ CAPABILITIES = (
     "CAP_SYS_CHROOT",
 )
 
+# What the agent keeps where the kernel is the sandbox's own, for host names and mounts: not in effect, since the limit
+# on processes would not hold then, and not for any program that it starts.
+AGENT_CAPABILITIES = ("CAP_SYS_ADMIN",)
+
 MASKED_PATHS = (
     "/proc/acpi",
     "/proc/asound",

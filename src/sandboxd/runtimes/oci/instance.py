@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandboxd.core.causes import Cause
-from sandboxd.core.errors import Conflict, Lost, Unavailable
+from sandboxd.core.errors import Conflict, Lost, SandboxdError, Unavailable
 from sandboxd.core.records import Metrics
 from sandboxd.guest.connection import connect
 from sandboxd.guest.fifo import FifoChannel
@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from sandboxd.guest.agent import AgentGuest
     from sandboxd.host.cgroups import Cgroup
     from sandboxd.ports.guest import Guest
+    from sandboxd.runtimes.oci.flavours import Flavour
     from sandboxd.runtimes.oci.layout import Layout
     from sandboxd.runtimes.oci.start import Workshop
 
 _PATIENCE_S = 10.0
 _KILL_PATIENCE_S = 10.0
+_COUNTING_PATIENCE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -48,10 +50,11 @@ class OciInstance(Instance):
     """One instance; `release` is called once when nothing of it is left."""
 
     def __init__(
-        self, runtime: str, flavour: str, workshop: Workshop, layout: Layout, release: Callable[[], None]
+        self, runtime: str, flavour: Flavour | None, workshop: Workshop, layout: Layout, release: Callable[[], None]
     ) -> None:
         self.internal_id = layout.internal_id
-        self.flavour = flavour
+        self.flavour = flavour.name if flavour else ""
+        self._has_own_kernel = flavour is not None and flavour.has_own_kernel
         self._runtime = runtime
         self._workshop = workshop
         self._layout = layout
@@ -63,6 +66,7 @@ class OciInstance(Instance):
         self._death: asyncio.Future[Death] = asyncio.get_running_loop().create_future()
         self._asked = False
         self._oom_kills_seen = 0
+        self._pids_inside = 1
         self._guest: AgentGuest | None = None
         self._entering: asyncio.Timeout | None = None
         self._destroying = asyncio.Lock()
@@ -105,11 +109,13 @@ class OciInstance(Instance):
         last, self._last_cpu = self._last_cpu, _CpuReading(now, usage.cpu_ns)
         elapsed_ns = max(1e-3, now - last.at) * 1e9
         received, sent = (0, 0) if self._process is None else received_and_sent(self._process.pid)
+        if self._has_own_kernel:
+            await self._count_inside()
         return Metrics(
             memory_usage_bytes=usage.memory_bytes,
             memory_limit_bytes=usage.memory_limit_bytes,
             cpu_percent=max(0.0, 100.0 * (usage.cpu_ns - last.cpu_ns) / elapsed_ns),
-            pids_current=usage.pids,
+            pids_current=self._pids_inside if self._has_own_kernel else usage.pids,
             net_rx_bytes=received,
             net_tx_bytes=sent,
             block_read_bytes=usage.block_read_bytes,
@@ -118,6 +124,8 @@ class OciInstance(Instance):
 
     async def pause(self) -> None:
         self._check_alive()
+        if self._has_own_kernel:
+            await self._count_inside()
         await self._cgroup.freeze()
 
     async def resume(self) -> None:
@@ -153,8 +161,7 @@ class OciInstance(Instance):
 
     async def _remove_files(self) -> None:
         """Remove the instance's folder last: while it is there, a server after us finds what else may be left."""
-        records = [root / self.internal_id for root in self._layout.runtime_roots()]
-        await remove_folders([*records, self._layout.folder])
+        await remove_folders([self._layout.record, self._layout.folder])
 
     async def _kill(self) -> None:
         """Kill the agent, and the kernel all that is with it in its pid namespace."""
@@ -170,6 +177,15 @@ class OciInstance(Instance):
                 await self.wait_death()
         except TimeoutError as error:
             raise Unavailable("the sandbox's first process does not end though it was killed") from error
+
+    async def _count_inside(self) -> None:
+        """Look how many processes there are inside, as only the guest can tell; one that is frozen is not asked."""
+        if self._guest is None or self._cgroup.is_frozen():
+            return
+        with suppress(TimeoutError, SandboxdError):
+            async with asyncio.timeout(_COUNTING_PATIENCE_S):
+                names = [status.name async for status in self._guest.list_directory("/proc")]
+                self._pids_inside = sum(name.isdigit() for name in names)
 
     def _check_alive(self) -> None:
         if self._death.done():
@@ -193,8 +209,10 @@ class OciInstance(Instance):
         if self._asked:
             return Death(Cause.ASKED, "the sandbox was destroyed")
         seen = self._oom_kills_seen
-        if self.oom_kills() > seen and status in (None, -signal.SIGKILL):
+        if self.oom_kills() > seen and (self._has_own_kernel or status in (None, -signal.SIGKILL)):
             return Death(Cause.OOM, "the sandbox ran out of memory and the kernel killed its first process")
+        if self._has_own_kernel and status != -signal.SIGKILL and self._cgroup.pids_refusals():
+            return Death(Cause.PIDS, "the sandbox needed more threads than the node lets it have, and could not go on")
         if status is None:
             return Death(Cause.CRASHED, "the sandbox ended while no server watched it")
         if status < 0:

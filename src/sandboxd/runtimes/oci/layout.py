@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from sandboxd.host.pidfd import ProcessName
 
-if TYPE_CHECKING:
-    from pathlib import Path
+RECORDS = Path("/run/sandboxd/records")
+"""Not in the state folder: it ends with the boot, as the instances do, and its path is short enough for a socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +76,10 @@ class Layout:
     def _process(self) -> Path:
         return self.folder / "process.json"
 
-    def runtime_root(self, flavour: str) -> Path:
-        """Return where a flavour keeps its own state of all instances."""
-        return self.state / "runtimes" / flavour
-
-    def runtime_roots(self) -> list[Path]:
-        """Return where each flavour that has ever been used here keeps its state."""
-        try:
-            return list((self.state / "runtimes").iterdir())
-        except FileNotFoundError:
-            return []
+    @property
+    def record(self) -> Path:
+        """Where the runtime's program keeps what it knows of the instance."""
+        return RECORDS / self.internal_id
 
     def uppers(self) -> list[tuple[str, Path]]:
         """Return the writable layers by the path they have inside."""

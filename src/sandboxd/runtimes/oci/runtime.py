@@ -1,4 +1,4 @@
-"""The runtime users call `container`: OCI programs over overlays of image layers."""
+"""The runtimes users call `container` and `gvisor`: OCI programs over overlays of image layers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sandboxd.core.capabilities import Capabilities, Probe
 from sandboxd.core.errors import Conflict, SandboxdError, Unavailable, Unsupported
 from sandboxd.core.ids import new_internal_id
+from sandboxd.core.spec import MIB
 from sandboxd.guest.binary import agent_binary
 from sandboxd.host import syscalls
 from sandboxd.host.cgroup_tree import detect
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
     from sandboxd.ports.runtime import InstanceSpec
     from sandboxd.runtimes.oci.flavours import Flavour
+
+
+LEAST_MEMORY = 32 * MIB
+"""Of a sandbox with a kernel of its own, which takes half of it to begin with."""
 
 
 class OciRuntime(Runtime):
@@ -61,16 +66,20 @@ class OciRuntime(Runtime):
         flavour, probe = await self._choose()
         if flavour is None:
             raise Unavailable(f"`{self.name}` does not work on this node: {probe.sentence}")
+        if flavour.has_own_kernel and spec.limits.memory_bytes < LEAST_MEMORY:
+            raise Unsupported(
+                f"`{self.name}` cannot run in {spec.limits.memory_bytes} bytes of memory",
+                hint=f"its kernel needs some of it: ask for {LEAST_MEMORY} or more",
+            )
         return await self._make(spec, flavour)
 
     async def list(self) -> list[str]:
         instances = _names(self._state / "instances")
-        records = [_names(root) for root in self._layout("").runtime_roots()]
         try:
             cgroups = self._open().cgroups.names()
         except SandboxdError:  # nothing of ours can run then; what lies there is told all the same
             cgroups = set()
-        return sorted(instances.union(cgroups, *records) - {self._probing})
+        return sorted((instances | cgroups) - {self._probing})
 
     async def adopt(self, internal_id: str) -> Instance:
         layout = self._layout(internal_id)
@@ -111,7 +120,8 @@ class OciRuntime(Runtime):
             if birth is not None:
                 self._ids.give_back(birth.base)
 
-        return OciInstance(self.name, birth.flavour if birth else "", self._open(), layout, release)
+        flavour = FLAVOURS.get(birth.flavour) if birth else None
+        return OciInstance(self.name, flavour, self._open(), layout, release)
 
     async def _choose(self) -> tuple[Flavour | None, Probe]:
         """Return the first flavour that works, and what was found out on the way to it; success is remembered."""
@@ -157,12 +167,13 @@ class OciRuntime(Runtime):
                     self._ids.mark(birth.base)
             # crun refuses a machine that has both; our limits are v1's then, so it loses nothing.
             hidden = (cgroups.v2,) if cgroups.v1 and cgroups.v2 else ()
-            self._workshop = Workshop(cgroups, PrivateMounts(hidden), UserNamespaces(), _strays(), agent)
+            self._workshop = Workshop(cgroups, PrivateMounts(hidden), UserNamespaces(), self._strays(), agent)
         return self._workshop
 
-
-def _strays() -> Strays:
-    return Strays(frozenset(Path(flavour.binary).name for flavour in FLAVOURS.values()))
+    def _strays(self) -> Strays:
+        """Return a watch for what our own programs leave behind; those of another runtime are not ours to reap."""
+        names = [name for flavour in self._flavours for name in (Path(flavour.binary).name, *flavour.process_names)]
+        return Strays(frozenset(names))
 
 
 def _names(folder: Path) -> set[str]:

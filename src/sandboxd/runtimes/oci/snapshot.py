@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import json
 import os
 import stat
 import tarfile
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sandboxd.core.errors import LimitExceeded
+from sandboxd.core.errors import LimitExceeded, Unsupported
 from sandboxd.host.finish import finish
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from typing_extensions import Buffer
 
 ROOTFS = "rootfs.tar"
 MEMORY = "memory.json"
@@ -24,16 +28,19 @@ _OURS = frozenset({".sandboxd", "dev", "proc", "sys"})
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _OVERLAY = "trusted.overlay."
+_ZEROS = bytes(64 * 1024)
 
 
 async def save(uppers: Sequence[tuple[str, Path]], folder: Path, *, runtime: str, flavour: str) -> tuple[str, ...]:
     """Write both parts of a snapshot into `folder` and return their names; cancellation stops the writing first.
 
     `uppers` are the writable layers by the path they have inside. The tar holds ids as seen inside, hard links,
-    extended attributes and removals; sockets have no form there and are left out.
+    extended attributes and removals; sockets have no form there and are left out. What is a hole in a file is one on
+    the disk.
 
     Raises:
         LimitExceeded: a path is longer than the kernel takes.
+        Unsupported: a file has a name that stands for a removal there.
     """
     stop = threading.Event()
     memory = {
@@ -48,7 +55,8 @@ async def save(uppers: Sequence[tuple[str, Path]], folder: Path, *, runtime: str
         await asyncio.shield(writing)
     except asyncio.CancelledError:
         stop.set()
-        await finish(writing)
+        with suppress(_Stopped):
+            await finish(writing)
         raise
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
@@ -58,11 +66,33 @@ async def save(uppers: Sequence[tuple[str, Path]], folder: Path, *, runtime: str
     return (ROOTFS, MEMORY)
 
 
+class _Stopped(Exception):
+    """Nobody wants the rest."""
+
+
+class _Sparse(io.BufferedWriter):
+    """A file in which a whole piece of zeros takes no room; ends where it was written to when truncated."""
+
+    def __init__(self, path: Path, stop: threading.Event) -> None:
+        super().__init__(io.FileIO(path, "xb"))
+        self._stop = stop
+
+    def write(self, data: Buffer) -> int:
+        if self._stop.is_set():
+            raise _Stopped
+        size = len(memoryview(data))
+        if size != len(_ZEROS) or data != _ZEROS:
+            return super().write(data)
+        self.seek(size, os.SEEK_CUR)
+        return size
+
+
 def _write(uppers: Sequence[tuple[str, Path]], target: Path, stop: threading.Event) -> None:
-    with target.open("xb") as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    with _Sparse(target, stop) as file:
+        with tarfile.TarFile(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, copybufsize=len(_ZEROS)) as tar:
             for prefix, upper in uppers:
                 _add_tree(tar, prefix.strip("/"), upper, stop)
+        file.truncate()
         os.fsync(file.fileno())
 
 
@@ -80,6 +110,9 @@ def _add_tree(tar: tarfile.TarFile, prefix: str, upper: Path, stop: threading.Ev
                 if stop.is_set() or (not name and entry.name in _OURS):
                     continue
                 inner = f"{name}/{entry.name}" if name else entry.name
+                if entry.name.startswith(_WHITEOUT):
+                    shown = inner.encode(errors="replace").decode()
+                    raise Unsupported(f"the sandbox holds `{shown}`, and a name like that cannot be saved")
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append((folder / entry.name, inner))
                 else:

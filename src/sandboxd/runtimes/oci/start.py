@@ -20,7 +20,8 @@ from sandboxd.host.pidfd import ProcessName
 from sandboxd.host.private_mounts import copy_into_workspace
 from sandboxd.runtimes.oci.bundle import AGENT, Placement, configuration
 from sandboxd.runtimes.oci.disk import WritableTree, prepare
-from sandboxd.runtimes.oci.rootfs import assemble, dismantle, place_of
+from sandboxd.runtimes.oci.flavours import FLAVOURS
+from sandboxd.runtimes.oci.rootfs import Parts, assemble, dismantle, place_of, place_of_lent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 30.0
 _OPEN_FILES = 65_536
+_LONGEST_LINE = 2000
+_TASKS_A_PROCESS = 20
+"""How many threads a kernel of its own may need for one process inside, which it limits there itself: with margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,10 @@ async def start(workshop: Workshop, flavour: Flavour, spec: InstanceSpec, layout
     hastened = asyncio.get_running_loop().run_in_executor(None, workshop.cgroups.hasten)
     try:
         # Cancellation is heard between the two, never within: a program cut half-way leaves children nobody knows.
-        trees = await finish(asyncio.to_thread(_lay_out, workshop, spec, layout, birth))
-        process = await finish(_launch(workshop, flavour, layout, birth, trees))
-        workshop.cgroups.cgroup(layout.internal_id).limit_pids(spec.limits.pids + 1)  # and the agent
+        parts = await finish(asyncio.to_thread(_lay_out, workshop, spec, layout, birth))
+        process = await finish(_launch(workshop, flavour, layout, birth, parts))
+        limit = (spec.limits.pids + 1) * (_TASKS_A_PROCESS if flavour.has_own_kernel else 1)  # 1 is the agent
+        workshop.cgroups.cgroup(layout.internal_id).limit_pids(limit)
     except OSError as error:
         raise Unavailable(f"the sandbox could not be made: {error}") from error
     finally:
@@ -68,11 +73,9 @@ async def start(workshop: Workshop, flavour: Flavour, spec: InstanceSpec, layout
     return process
 
 
-async def _launch(
-    workshop: Workshop, flavour: Flavour, layout: Layout, birth: Birth, trees: list[WritableTree]
-) -> ProcessName:
+async def _launch(workshop: Workshop, flavour: Flavour, layout: Layout, birth: Birth, parts: Parts) -> ProcessName:
     try:
-        status = await _wait(await workshop.mounts.run(_mount_and_spawn, workshop, flavour, layout, birth, trees))
+        status = await _wait(await workshop.mounts.run(_mount_and_spawn, workshop, flavour, layout, birth, parts))
     finally:
         await workshop.mounts.run(dismantle, layout.internal_id)
     if status != 0:
@@ -83,24 +86,27 @@ async def _launch(
     return process
 
 
-def _lay_out(workshop: Workshop, spec: InstanceSpec, layout: Layout, birth: Birth) -> list[WritableTree]:
+def _lay_out(workshop: Workshop, spec: InstanceSpec, layout: Layout, birth: Birth) -> Parts:
     """Make all files of the instance, first of all the note that says what else may exist of it."""
     layout.folder.mkdir(parents=True, mode=0o700)
     layout.note_birth(birth)
-    layout.runtime_root(birth.flavour).mkdir(parents=True, exist_ok=True, mode=0o700)
+    layout.record.mkdir(parents=True, mode=0o700)
     make_fifos(layout.folder)
     trees = prepare(layout.disk, spec.rootfs, spec.hostname)
     _make_agent_place(trees[0])
+    lent = [source for source, _ in spec.rootfs.binds]
     placement = Placement(
         root=str(place_of(spec.internal_id)),
         agent=str(place_of(workshop.agent.name)),
+        lent=tuple(str(place_of_lent(spec.internal_id, index)) for index in range(len(lent))),
         base=birth.base,
         cgroup=f"{workshop.cgroups.parent}/{spec.internal_id}",
         limits_swap=workshop.cgroups.limits_swap,
+        has_own_kernel=FLAVOURS[birth.flavour].has_own_kernel,
         open_files=min(_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
     )
     layout.configuration.write_text(json.dumps(configuration(spec, placement)))
-    return trees
+    return Parts(trees, lent)
 
 
 def _make_agent_place(top: WritableTree) -> None:
@@ -110,12 +116,10 @@ def _make_agent_place(top: WritableTree) -> None:
     (folder / PurePosixPath(AGENT).name).touch()
 
 
-def _mount_and_spawn(
-    workshop: Workshop, flavour: Flavour, layout: Layout, birth: Birth, trees: list[WritableTree]
-) -> int:
+def _mount_and_spawn(workshop: Workshop, flavour: Flavour, layout: Layout, birth: Birth, parts: Parts) -> int:
     """Put the root together and start the program in sight of it; return its pid."""
     copy_into_workspace(workshop.agent)
-    assemble(layout.internal_id, trees, userns_fd=workshop.userns.fd(birth.base), base=birth.base)
+    assemble(layout.internal_id, parts, userns_fd=workshop.userns.fd(birth.base), base=birth.base)
     with ExitStack() as opened:
         streams = spawn.Streams(
             stdin=_open(layout.to_guest, os.O_RDWR, opened),
@@ -123,7 +127,7 @@ def _mount_and_spawn(
             # A file: the program hands it on to the agent, and a pipe would keep its reader waiting for ever.
             stderr=_open(layout.stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND, opened),
         )
-        command = flavour.command(str(layout.runtime_root(flavour.name)), str(layout.log))
+        command = flavour.command(str(layout.record), str(layout.log))
         verb = ["run", "--detach", "--bundle", str(layout.folder), "--pid-file", str(layout.pid), layout.internal_id]
         return spawn.start(command + verb, streams)
 
@@ -143,6 +147,9 @@ async def _wait(pid: int) -> int:
 
 
 def _words(layout: Layout) -> str:
-    """Return what the program said about its failure: the messages of its log, first causes first, or its stderr."""
-    messages = re.findall(r'msg="((?:[^"\\]|\\.)*)"', spawn.tail(layout.log))
-    return "; ".join(messages) or spawn.tail(layout.stderr)
+    """Return what the program said about its failure: the messages of its log, or (usage may follow) its first line."""
+    messages = re.findall(r'"?msg"?[=:]"((?:[^"\\]|\\.)*)"', spawn.tail(layout.log))
+    if messages or not layout.stderr.exists():
+        return "; ".join(messages)
+    with layout.stderr.open(errors="replace") as said:
+        return said.readline(_LONGEST_LINE).strip()

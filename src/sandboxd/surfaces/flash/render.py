@@ -12,8 +12,8 @@ from sandboxd.core.spec import MIB
 from sandboxd.surfaces.flash.wire import ExecReply, MetricsReply, PythonReply, SandboxBody
 
 if TYPE_CHECKING:
+    from sandboxd.core.output import Finished
     from sandboxd.core.records import Metrics, SandboxRecord
-    from sandboxd.surfaces.flash.output import Finished
 
 
 def moment(seconds: float) -> str:
@@ -48,9 +48,10 @@ def sandbox(record: SandboxRecord, warnings: list[str]) -> SandboxBody:
 
 def executed(finished: Finished, warnings: list[str]) -> ExecReply:
     """Return how a command ended."""
+    stdout, stderr = finished.texts()
     return ExecReply(
-        stdout=finished.stdout,
-        stderr=finished.stderr,
+        stdout=stdout,
+        stderr=stderr,
         exit_code=finished.exit_code,
         cause=_cause(finished),
         warnings=warnings or UNSET,
@@ -59,11 +60,11 @@ def executed(finished: Finished, warnings: list[str]) -> ExecReply:
 
 def python(finished: Finished, warnings: list[str]) -> PythonReply:
     """Return how a Python program ended."""
-    failure = finished.stderr or finished.stdout
+    stdout, stderr = finished.texts()
     return PythonReply(
-        result=failure if finished.exit_code else finished.stdout,
-        stdout=finished.stdout,
-        stderr=finished.stderr,
+        result=finished.result(),
+        stdout=stdout,
+        stderr=stderr,
         exit_code=finished.exit_code,
         cause=_cause(finished),
         warnings=warnings or UNSET,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
 from sandboxd.core.errors import Invalid, Unsupported
-from sandboxd.core.spec import MIB, Limits, ProcessSpec, SandboxSpec
-from sandboxd.ports.surface import Answer, Reply, Request, Route
+from sandboxd.core.output import gather
+from sandboxd.core.spec import ProcessSpec, SandboxSpec
+from sandboxd.ports.surface import Answer, Bounds, Reply, Request, Route
 from sandboxd.surfaces.flash import render, wire
 from sandboxd.surfaces.flash.errors import render as render_error
-from sandboxd.surfaces.flash.output import gather
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,14 +26,6 @@ OFFLINE = "offline"
 
 _CREATE_ERRORS = (400, 409, 410, 500, 501, 503)
 _USE_ERRORS = (404, 409, 410, 500, 503)
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What this node sets for flash: bytes kept of each output channel, and limits where a caller names none."""
-
-    output_bytes: int = 16 * MIB
-    limits: Limits = field(default_factory=Limits)
 
 
 class Calls:
@@ -74,14 +65,16 @@ class Calls:
         body, warnings = wire.decode(request.body, wire.ExecBody)
         spec = ProcessSpec(argv=tuple(body.command))
         process = await self._engine.start_process(request.owner, request.params["id"], spec)
-        finished = await gather(process, limit=self._bounds.output_bytes)
+        async with process:
+            finished = await gather(process.events(), limit=self._bounds.output_bytes)
         return _json(200, render.executed(finished, warnings))
 
     async def run_python(self, request: Request) -> Answer:
         """POST /sandboxes/{id}/run_python."""
         body, warnings = wire.decode(request.body, wire.PythonBody)
         process = await self._engine.start_python(request.owner, request.params["id"], body.code)
-        finished = await gather(process, limit=self._bounds.output_bytes)
+        async with process:
+            finished = await gather(process.events(), limit=self._bounds.output_bytes)
         return _json(200, render.python(finished, warnings))
 
     async def platform_info(self, request: Request) -> Answer:
@@ -115,19 +108,13 @@ class Calls:
             runtime=body.type or "",
             image=body.image,
             command=tuple(body.command or ()),
-            limits=self._limits(body),
+            limits=self._bounds.limits.adjusted(memory_mb=body.memory_mb, cpu_cores=body.cpu_cores),
             network=OFFLINE,
             surface=SURFACE,
         )
 
-    def _limits(self, body: wire.CreateBody) -> Limits:
-        limits = self._bounds.limits
-        cpus = limits.cpus if body.cpu_cores is None else body.cpu_cores or None
-        memory_bytes = body.memory_mb * MIB if body.memory_mb else limits.memory_bytes
-        return replace(limits, memory_bytes=memory_bytes, cpus=cpus)
 
-
-def routes(engine: Engine, bounds: Bounds = Bounds()) -> list[Route]:
+def routes(engine: Engine, bounds: Bounds) -> list[Route]:
     """Return flash's part of the server's table of routes, served by `engine` within `bounds`."""
     calls = Calls(engine, bounds)
     return [*_life(calls), *_inside(calls), *_saving(calls)]

@@ -8,11 +8,10 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from sandboxd.core.errors import Invalid
+from sandboxd.core.spec import MOST_MEMORY_MB
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-MOST_MEMORY_MB = 1 << 24
 
 
 class CreateBody(Struct):

@@ -1,0 +1,1 @@
+"""The gRPC wire, generated from `protocol/sandbox.proto`."""
