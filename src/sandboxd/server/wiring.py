@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,9 @@ async def open_engine(settings: Settings) -> AsyncIterator[NodeEngine]:
             absent=ABSENT,
             policy=policy(settings, choose("auto", settings)),
         )
-        yield await stack.enter_async_context(engine)
+        await stack.enter_async_context(engine)
+        await asyncio.to_thread(images.collect)  # recovery has let go of what nobody uses any more
+        yield engine
 
 
 def policy(settings: Settings, strongest_first: tuple[str, ...]) -> Policy:
