@@ -1,15 +1,9 @@
-#include "environment.h"
-
 #include "agent.h"
-
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
+#include "spawn.h"
 
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-static char **make_list(struct sbx_texts texts, size_t more)
-{
+static char **make_list(struct sbx_texts texts, size_t more) {
     char **list = calloc(texts.count + more + 1, sizeof *list);
     const char *text = texts.first;
     for (uint32_t i = 0; list && i < texts.count; i++) {
@@ -19,63 +13,37 @@ static char **make_list(struct sbx_texts texts, size_t more)
     return list;
 }
 
-static const char *find(char *const *env, const char *name)
-{
+static const char *find(char *const *env, const char *name) {
     size_t size = strlen(name);
     for (; *env; env++)
-        if (strncmp(*env, name, size) == 0)
-            return *env + size;
+        if (strncmp(*env, name, size) == 0) return *env + size;
     return NULL;
 }
 
-/* `name` ends in `=`. A name that is there already stays. */
-static void add(struct environment *environment, size_t *count, size_t *added, const char *name, const char *value)
-{
-    if (find(environment->env, name))
-        return;
-    char *text = environment->additions[(*added)++];
-    strcpy(text, name);
-    strncat(text, value, sizeof environment->additions[0] - strlen(name) - 1);
-    environment->env[(*count)++] = text;
-}
-
-static void print_mark(const struct agent *agent, uint64_t mark, char text[49])
-{
-    uint8_t value[24];
-    memcpy(value, agent->boot, 16);
-    for (size_t i = 0; i < 8; i++)
-        value[16 + i] = (uint8_t)(mark >> (56 - 8 * i));
-    for (size_t i = 0; i < sizeof value; i++) {
-        text[2 * i] = "0123456789abcdef"[value[i] >> 4];
-        text[2 * i + 1] = "0123456789abcdef"[value[i] & 15];
-    }
-    text[48] = 0;
-}
-
 int environment_make(const struct agent *agent, const struct sbx_start *request, const struct user *user, uint64_t mark,
-                     struct environment *environment)
-{
+                     struct environment *environment) {
+    char mark_text[24];
+    snprintf(mark_text, sizeof mark_text, "%llu", (unsigned long long)mark);
+    const char *const wanted[MOST_ADDITIONS][2] = {{"HOME=", user->home},
+                                                   {"USER=", user->name},
+                                                   {"LOGNAME=", user->name},
+                                                   {"PATH=", DEFAULT_PATH},
+                                                   {MARK_VARIABLE, mark_text}};
+    size_t count = request->env.count;
     environment->argv = make_list(request->argv, 0);
     environment->env = make_list(request->env, MOST_ADDITIONS);
-    if (!environment->argv || !environment->env)
-        return ENOMEM;
-    size_t count = request->env.count;
-    size_t added = 0;
-    add(environment, &count, &added, "HOME=", user->home);
-    add(environment, &count, &added, "USER=", user->name);
-    add(environment, &count, &added, "LOGNAME=", user->name);
-    add(environment, &count, &added, "PATH=", DEFAULT_PATH);
-    if (!agent->marks.are_limits) {
-        char text[49];
-        print_mark(agent, mark, text);
-        add(environment, &count, &added, MARK_VARIABLE, text);
+    if (!environment->argv || !environment->env) return ENOMEM;
+    for (size_t i = 0; i < MOST_ADDITIONS - agent->marks.are_limits; i++) {
+        if (find(environment->env, wanted[i][0])) continue;
+        char *text = environment->additions[i];
+        snprintf(text, sizeof environment->additions[i], "%s%s", wanted[i][0], wanted[i][1]);
+        environment->env[count++] = text;
     }
     environment->path = find(environment->env, "PATH=");
     return 0;
 }
 
-void environment_free(struct environment *environment)
-{
+void environment_free(struct environment *environment) {
     free(environment->argv);
     free(environment->env);
 }

@@ -5,57 +5,33 @@
 #define RLIMIT_SIZE 20
 #define CHECKED_SIZE 16
 
-/* Eight bytes at a time: table[n] holds the remainders of a byte that is followed by n zero bytes. */
-static uint32_t crc_table[8][256];
+static uint32_t crc_table[256];
 
-void sbx_frame_prepare(void)
-{
+void sbx_frame_prepare(void) {
     for (uint32_t byte = 0; byte < 256; byte++) {
         uint32_t crc = byte;
-        for (int bit = 0; bit < 8; bit++)
-            crc = (crc >> 1) ^ ((crc & 1) ? 0xedb88320u : 0);
-        crc_table[0][byte] = crc;
+        for (int bit = 0; bit < 8; bit++) crc = (crc >> 1) ^ ((crc & 1) ? 0xedb88320u : 0);
+        crc_table[byte] = crc;
     }
-    for (int n = 1; n < 8; n++)
-        for (uint32_t byte = 0; byte < 256; byte++) {
-            uint32_t before = crc_table[n - 1][byte];
-            crc_table[n][byte] = (before >> 8) ^ crc_table[0][before & 0xff];
-        }
 }
 
-static uint32_t load_u32(const uint8_t *at)
-{
-    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+static uint64_t load(const uint8_t *at, size_t size) {
+    uint64_t value = 0;
+    while (size-- > 0) value = value << 8 | at[size];
+    return value;
 }
 
-static uint64_t load_u64(const uint8_t *at)
-{
-    return load_u32(at) | (uint64_t)load_u32(at + 4) << 32;
+static void store(uint8_t *at, uint64_t value, size_t size) {
+    for (size_t i = 0; i < size; i++) at[i] = (uint8_t)(value >> (8 * i));
 }
 
-static void store(uint8_t *at, uint64_t value, size_t size)
-{
-    for (size_t i = 0; i < size; i++)
-        at[i] = (uint8_t)(value >> (8 * i));
-}
-
-uint32_t sbx_crc(uint32_t crc, const uint8_t *data, size_t size)
-{
+uint32_t sbx_crc(uint32_t crc, const uint8_t *data, size_t size) {
     crc = ~crc;
-    for (; size >= 8; data += 8, size -= 8) {
-        uint32_t low = crc ^ load_u32(data);
-        uint32_t high = load_u32(data + 4);
-        crc = crc_table[7][low & 0xff] ^ crc_table[6][(low >> 8) & 0xff] ^ crc_table[5][(low >> 16) & 0xff] ^
-              crc_table[4][low >> 24] ^ crc_table[3][high & 0xff] ^ crc_table[2][(high >> 8) & 0xff] ^
-              crc_table[1][(high >> 16) & 0xff] ^ crc_table[0][high >> 24];
-    }
-    for (; size > 0; data++, size--)
-        crc = (crc >> 8) ^ crc_table[0][(crc ^ *data) & 0xff];
+    for (; size > 0; data++, size--) crc = (crc >> 8) ^ crc_table[(crc ^ *data) & 0xff];
     return ~crc;
 }
 
-size_t sbx_parser_room(struct sbx_parser *parser, uint8_t **at)
-{
+size_t sbx_parser_room(struct sbx_parser *parser, uint8_t **at) {
     if (parser->start > 0) {
         memmove(parser->data, parser->data + parser->start, parser->end - parser->start);
         parser->end -= parser->start;
@@ -66,48 +42,36 @@ size_t sbx_parser_room(struct sbx_parser *parser, uint8_t **at)
 }
 
 /* What begins at `at` may be a frame: its header names one of a possible size. */
-static bool looks_like_header(const uint8_t *at)
-{
-    return load_u32(at) == SBX_MAGIC && load_u32(at + 4) <= SBX_LIMIT_HOST_FRAME - SBX_HEADER_SIZE && at[10] == 0 &&
-           at[11] == 0;
+static bool looks_like_header(const uint8_t *at) {
+    return (uint32_t)load(at, 4) == SBX_MAGIC && (uint32_t)load(at + 4, 4) <= SBX_LIMIT_HOST_FRAME - SBX_HEADER_SIZE &&
+           at[10] == 0 && at[11] == 0;
 }
 
-bool sbx_parser_next(struct sbx_parser *parser, struct sbx_frame *frame)
-{
+bool sbx_parser_next(struct sbx_parser *parser, struct sbx_frame *frame) {
     for (;; parser->start++) {
-        while (parser->start < parser->end && parser->data[parser->start] != (SBX_MAGIC & 0xff))
-            parser->start++;
+        while (parser->start < parser->end && parser->data[parser->start] != (SBX_MAGIC & 0xff)) parser->start++;
         size_t available = parser->end - parser->start;
-        if (available < SBX_HEADER_SIZE)
-            return false;
+        if (available < SBX_HEADER_SIZE) return false;
         uint8_t *header = parser->data + parser->start;
-        if (!looks_like_header(header))
-            continue;
-        size_t size = load_u32(header + 4);
-        if (available < SBX_HEADER_SIZE + size)
-            return false;
+        if (!looks_like_header(header)) continue;
+        size_t size = (uint32_t)load(header + 4, 4);
+        if (available < SBX_HEADER_SIZE + size) return false;
         uint8_t *payload = header + SBX_HEADER_SIZE;
-        if (sbx_crc(sbx_crc(0, header, CHECKED_SIZE), payload, size) != load_u32(header + CHECKED_SIZE))
+        if (sbx_crc(sbx_crc(0, header, CHECKED_SIZE), payload, size) != (uint32_t)load(header + CHECKED_SIZE, 4))
             continue;
-        *frame = (struct sbx_frame){
-            .type = header[8], .flags = header[9], .id = load_u32(header + 12), .payload = payload, .size = size};
+        *frame = (struct sbx_frame){header[8], header[9], (uint32_t)load(header + 12, 4), payload, size};
         parser->start += SBX_HEADER_SIZE + size;
         return true;
     }
 }
 
-struct sbx_reader sbx_read(uint8_t *payload, size_t size)
-{
+struct sbx_reader sbx_read(uint8_t *payload, size_t size) {
     return (struct sbx_reader){.at = payload, .end = payload + size};
 }
 
-bool sbx_is_read(const struct sbx_reader *from)
-{
-    return !from->is_short && from->at == from->end;
-}
+bool sbx_is_read(const struct sbx_reader *from) { return !from->is_short && from->at == from->end; }
 
-static uint8_t *take(struct sbx_reader *from, size_t size)
-{
+static uint8_t *take(struct sbx_reader *from, size_t size) {
     if (from->is_short || size > (size_t)(from->end - from->at)) {
         from->is_short = true;
         return NULL;
@@ -116,43 +80,19 @@ static uint8_t *take(struct sbx_reader *from, size_t size)
     return from->at - size;
 }
 
-uint8_t sbx_get_u8(struct sbx_reader *from)
-{
-    const uint8_t *at = take(from, 1);
-    return at ? *at : 0;
-}
-
-uint16_t sbx_get_u16(struct sbx_reader *from)
-{
-    const uint8_t *at = take(from, 2);
-    return at ? (uint16_t)(at[0] | at[1] << 8) : 0;
-}
-
-uint32_t sbx_get_u32(struct sbx_reader *from)
-{
-    const uint8_t *at = take(from, 4);
-    return at ? load_u32(at) : 0;
-}
-
-uint64_t sbx_get_u64(struct sbx_reader *from)
-{
-    const uint8_t *at = take(from, 8);
-    return at ? load_u64(at) : 0;
-}
-
-void sbx_get_bytes(struct sbx_reader *from, uint8_t *out, size_t size)
-{
+uint64_t sbx_get(struct sbx_reader *from, size_t size) {
     const uint8_t *at = take(from, size);
-    if (at)
-        memcpy(out, at, size);
-    else
-        memset(out, 0, size);
+    return at ? load(at, size) : 0;
 }
 
-const char *sbx_get_text(struct sbx_reader *from)
-{
+void sbx_get_bytes(struct sbx_reader *from, uint8_t *out, size_t size) {
+    const uint8_t *at = take(from, size);
+    if (at) memcpy(out, at, size);
+}
+
+const char *sbx_get_text(struct sbx_reader *from) {
     uint8_t *start = from->at;
-    uint32_t size = sbx_get_u32(from);
+    uint32_t size = (uint32_t)sbx_get(from, 4);
     uint8_t *text = take(from, size);
     if (!text || memchr(text, 0, size)) {
         from->is_short = true;
@@ -163,49 +103,38 @@ const char *sbx_get_text(struct sbx_reader *from)
     return (const char *)start;
 }
 
-const char *sbx_texts_next(const char *text)
-{
-    return text + sizeof(uint32_t) + strlen(text);
-}
+const char *sbx_texts_next(const char *text) { return text + sizeof(uint32_t) + strlen(text); }
 
-struct sbx_texts sbx_get_texts(struct sbx_reader *from)
-{
-    struct sbx_texts texts = {.count = sbx_get_u32(from), .first = (const char *)from->at};
-    for (uint32_t i = 0; i < texts.count && !from->is_short; i++)
-        sbx_get_text(from);
+struct sbx_texts sbx_get_texts(struct sbx_reader *from) {
+    struct sbx_texts texts = {.count = (uint32_t)sbx_get(from, 4)};
+    texts.first = (const char *)from->at;
+    for (uint32_t i = 0; i < texts.count && !from->is_short; i++) sbx_get_text(from);
     return texts;
 }
 
-struct sbx_rlimits sbx_get_rlimits(struct sbx_reader *from)
-{
-    struct sbx_rlimits list = {.count = sbx_get_u32(from)};
+struct sbx_rlimits sbx_get_rlimits(struct sbx_reader *from) {
+    struct sbx_rlimits list = {.count = (uint32_t)sbx_get(from, 4)};
     list.first = take(from, (size_t)list.count * RLIMIT_SIZE);
     return list;
 }
 
-struct sbx_rlimit sbx_rlimit_at(struct sbx_rlimits list, uint32_t index)
-{
+struct sbx_rlimit sbx_rlimit_at(struct sbx_rlimits list, uint32_t index) {
     const uint8_t *at = list.first + (size_t)index * RLIMIT_SIZE;
-    return (struct sbx_rlimit){.resource = load_u32(at), .soft = load_u64(at + 4), .hard = load_u64(at + 12)};
+    return (struct sbx_rlimit){.resource = (uint32_t)load(at, 4), .soft = load(at + 4, 8), .hard = load(at + 12, 8)};
 }
 
-struct sbx_rest sbx_get_rest(struct sbx_reader *from)
-{
+struct sbx_rest sbx_get_rest(struct sbx_reader *from) {
     size_t size = (size_t)(from->end - from->at);
     return (struct sbx_rest){.data = take(from, size), .size = size};
 }
 
-struct sbx_writer sbx_write(uint8_t *out, size_t room)
-{
-    if (room < SBX_HEADER_SIZE)
-        return (struct sbx_writer){.start = out, .at = out, .end = out, .is_full = true};
+struct sbx_writer sbx_write(uint8_t *out, size_t room) {
+    if (room < SBX_HEADER_SIZE) return (struct sbx_writer){.start = out, .at = out, .end = out, .is_full = true};
     return (struct sbx_writer){.start = out, .at = out + SBX_HEADER_SIZE, .end = out + room};
 }
 
-size_t sbx_finish(struct sbx_writer *to, uint8_t type, uint32_t id, size_t rest)
-{
-    if (to->is_full)
-        return 0;
+size_t sbx_finish(struct sbx_writer *to, uint8_t type, uint32_t id, size_t rest) {
+    if (to->is_full) return 0;
     uint8_t *header = to->start;
     size_t written = (size_t)(to->at - header);
     store(header, SBX_MAGIC, 4);
@@ -217,48 +146,13 @@ size_t sbx_finish(struct sbx_writer *to, uint8_t type, uint32_t id, size_t rest)
     return written;
 }
 
-static void put(struct sbx_writer *to, uint64_t value, size_t size)
-{
-    if (to->is_full || size > (size_t)(to->end - to->at)) {
-        to->is_full = true;
-        return;
-    }
-    store(to->at, value, size);
-    to->at += size;
+void sbx_put(struct sbx_writer *to, uint64_t value, size_t size) {
+    uint8_t bytes[sizeof value];
+    store(bytes, value, size);
+    sbx_put_bytes(to, bytes, size);
 }
 
-void sbx_put_u8(struct sbx_writer *to, uint8_t value)
-{
-    put(to, value, 1);
-}
-
-void sbx_put_u16(struct sbx_writer *to, uint16_t value)
-{
-    put(to, value, 2);
-}
-
-void sbx_put_u32(struct sbx_writer *to, uint32_t value)
-{
-    put(to, value, 4);
-}
-
-void sbx_put_u64(struct sbx_writer *to, uint64_t value)
-{
-    put(to, value, 8);
-}
-
-void sbx_put_i32(struct sbx_writer *to, int32_t value)
-{
-    put(to, (uint32_t)value, 4);
-}
-
-void sbx_put_i64(struct sbx_writer *to, int64_t value)
-{
-    put(to, (uint64_t)value, 8);
-}
-
-void sbx_put_bytes(struct sbx_writer *to, const uint8_t *data, size_t size)
-{
+void sbx_put_bytes(struct sbx_writer *to, const uint8_t *data, size_t size) {
     if (to->is_full || size > (size_t)(to->end - to->at)) {
         to->is_full = true;
         return;
@@ -267,9 +161,8 @@ void sbx_put_bytes(struct sbx_writer *to, const uint8_t *data, size_t size)
     to->at += size;
 }
 
-void sbx_put_text(struct sbx_writer *to, const char *text)
-{
+void sbx_put_text(struct sbx_writer *to, const char *text) {
     size_t size = strlen(text);
-    sbx_put_u32(to, (uint32_t)size);
+    sbx_put(to, size, 4);
     sbx_put_bytes(to, (const uint8_t *)text, size);
 }

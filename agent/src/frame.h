@@ -1,6 +1,5 @@
 /* Frames on a byte channel: header, check, fields, and finding the next one in what arrives. */
-#ifndef SBX_FRAME_H
-#define SBX_FRAME_H
+#pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -21,8 +20,7 @@ struct sbx_rlimits {
 
 struct sbx_rlimit {
     uint32_t resource;
-    uint64_t soft;
-    uint64_t hard;
+    uint64_t soft, hard;
 };
 
 struct sbx_rest {
@@ -33,22 +31,18 @@ struct sbx_rest {
 enum sbx_decoded { SBX_DECODED, SBX_MALFORMED, SBX_UNKNOWN_TYPE };
 
 struct sbx_reader {
-    uint8_t *at;
-    uint8_t *end;
+    uint8_t *at, *end;
     bool is_short;
 };
 
 struct sbx_writer {
-    uint8_t *start;
-    uint8_t *at;
-    uint8_t *end;
+    uint8_t *start, *at, *end;
     bool is_full;
 };
 
 /* A frame from the host; `payload` may be written to and lives until the next sbx_parser_room. */
 struct sbx_frame {
-    uint8_t type;
-    uint8_t flags;
+    uint8_t type, flags;
     uint32_t id;
     uint8_t *payload;
     size_t size;
@@ -57,8 +51,7 @@ struct sbx_frame {
 #define SBX_PARSER_SIZE 65536
 
 struct sbx_parser {
-    size_t start;
-    size_t end;
+    size_t start, end;
     uint8_t data[SBX_PARSER_SIZE];
 };
 
@@ -75,13 +68,10 @@ bool sbx_parser_next(struct sbx_parser *parser, struct sbx_frame *frame);
 const char *sbx_texts_next(const char *text);
 struct sbx_rlimit sbx_rlimit_at(struct sbx_rlimits list, uint32_t index);
 
-/* For generated code. Getters return zero, or an empty value, once the payload was too short. */
+/* For generated code. Getters return zero, or an empty value, or nothing, once the payload was too short. */
 struct sbx_reader sbx_read(uint8_t *payload, size_t size);
 bool sbx_is_read(const struct sbx_reader *from);
-uint8_t sbx_get_u8(struct sbx_reader *from);
-uint16_t sbx_get_u16(struct sbx_reader *from);
-uint32_t sbx_get_u32(struct sbx_reader *from);
-uint64_t sbx_get_u64(struct sbx_reader *from);
+uint64_t sbx_get(struct sbx_reader *from, size_t size);
 void sbx_get_bytes(struct sbx_reader *from, uint8_t *out, size_t size);
 const char *sbx_get_text(struct sbx_reader *from);
 struct sbx_texts sbx_get_texts(struct sbx_reader *from);
@@ -90,13 +80,6 @@ struct sbx_rest sbx_get_rest(struct sbx_reader *from);
 
 struct sbx_writer sbx_write(uint8_t *out, size_t room);
 size_t sbx_finish(struct sbx_writer *to, uint8_t type, uint32_t id, size_t rest);
-void sbx_put_u8(struct sbx_writer *to, uint8_t value);
-void sbx_put_u16(struct sbx_writer *to, uint16_t value);
-void sbx_put_u32(struct sbx_writer *to, uint32_t value);
-void sbx_put_u64(struct sbx_writer *to, uint64_t value);
-void sbx_put_i32(struct sbx_writer *to, int32_t value);
-void sbx_put_i64(struct sbx_writer *to, int64_t value);
+void sbx_put(struct sbx_writer *to, uint64_t value, size_t size);
 void sbx_put_bytes(struct sbx_writer *to, const uint8_t *data, size_t size);
 void sbx_put_text(struct sbx_writer *to, const char *text);
-
-#endif

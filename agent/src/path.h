@@ -1,6 +1,5 @@
 /* Paths inside a root that nothing leads out of: neither `..` nor symlinks, however they change meanwhile. */
-#ifndef PATH_H
-#define PATH_H
+#pragma once
 
 #include <limits.h>
 #include <stdbool.h>
@@ -15,8 +14,6 @@ struct place {
 
 enum last_link { KEEP_LAST_LINK, FOLLOW_LAST_LINK };
 
-/* Returns 0 or an errno; `place->parent` is the caller's to close. With `make_parents`, directories that lack on the way
- * are made. */
+/* Returns 0 or an errno; `place->parent` is the caller's to close. With `make_parents`, directories that lack on the
+ * way are made. */
 int path_find(const char *root, const char *path, enum last_link last, bool make_parents, struct place *place);
-
-#endif

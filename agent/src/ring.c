@@ -7,100 +7,71 @@
 #define FIRST_CAPACITY 4096
 #define GROWTH 4
 
-static size_t least(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
-static size_t held(const struct ring *ring)
-{
-    return (size_t)(ring->end - ring->kept);
-}
+static size_t held(const struct ring *ring) { return (size_t)(ring->end - ring->kept); }
 
-int ring_open(struct ring *ring, size_t maximum)
-{
+int ring_open(struct ring *ring, size_t maximum) {
     size_t capacity = least(FIRST_CAPACITY, maximum);
     uint8_t *data = malloc(capacity);
-    if (!data)
-        return ENOMEM;
+    if (!data) return ENOMEM;
     *ring = (struct ring){.data = data, .capacity = capacity, .maximum = maximum};
     return 0;
 }
 
-void ring_close(struct ring *ring)
-{
+void ring_close(struct ring *ring) {
     free(ring->data);
     *ring = (struct ring){.kept = ring->end, .end = ring->end};
 }
 
 /* `size` bytes from `distance` behind the first lie in one piece up to the end of the buffer, the rest at its start. */
-static size_t regions_at(const struct ring *ring, size_t distance, size_t size, struct iovec regions[2])
-{
+static size_t regions_at(const struct ring *ring, size_t distance, size_t size, struct iovec regions[2]) {
     size_t start = ring->first + distance;
-    if (start >= ring->capacity)
-        start -= ring->capacity;
+    if (start >= ring->capacity) start -= ring->capacity;
     size_t before_end = least(size, ring->capacity - start);
     regions[0] = (struct iovec){.iov_base = ring->data + start, .iov_len = before_end};
     regions[1] = (struct iovec){.iov_base = ring->data, .iov_len = size - before_end};
     return size;
 }
 
-size_t ring_room(const struct ring *ring, size_t most, struct iovec regions[2])
-{
+size_t ring_room(const struct ring *ring, size_t most, struct iovec regions[2]) {
     return regions_at(ring, held(ring), least(most, ring->capacity - held(ring)), regions);
 }
 
-size_t ring_bytes(const struct ring *ring, uint64_t from, uint64_t to, struct iovec regions[2])
-{
+size_t ring_bytes(const struct ring *ring, uint64_t from, uint64_t to, struct iovec regions[2]) {
     return regions_at(ring, (size_t)(from - ring->kept), (size_t)(to - from), regions);
 }
 
-void ring_advance(struct ring *ring, size_t size)
-{
-    ring->end += size;
-}
-
-void ring_acknowledge(struct ring *ring, uint64_t offset)
-{
-    if (offset <= ring->kept)
-        return;
+void ring_acknowledge(struct ring *ring, uint64_t offset) {
+    if (offset <= ring->kept) return;
     ring->first += (size_t)(offset - ring->kept);
-    if (ring->first >= ring->capacity)
-        ring->first -= ring->capacity;
+    if (ring->first >= ring->capacity) ring->first -= ring->capacity;
     ring->kept = offset;
-    if (ring->kept == ring->end)
-        ring->first = 0;
+    if (ring->kept == ring->end) ring->first = 0;
 }
 
-void ring_push(struct ring *ring, const uint8_t *data, size_t size)
-{
-    if (size > ring->capacity) { /* the head of the data would be dropped by its tail */
-        size_t skipped = size - ring->capacity;
-        ring_acknowledge(ring, ring->end);
-        ring->kept += skipped;
-        ring->end += skipped;
-        data += skipped;
-        size -= skipped;
-    }
+void ring_push(struct ring *ring, const uint8_t *data, size_t size) {
+    size_t skipped = size > ring->capacity ? size - ring->capacity : 0; /* would be dropped by what follows it */
+    if (skipped > 0) ring_acknowledge(ring, ring->end);
+    ring->kept += skipped;
+    ring->end += skipped;
+    data += skipped;
+    size -= skipped;
     size_t room = ring->capacity - held(ring);
-    if (size > room)
-        ring_acknowledge(ring, ring->kept + (size - room));
+    if (size > room) ring_acknowledge(ring, ring->kept + (size - room));
     struct iovec regions[2];
     ring_room(ring, size, regions);
     memcpy(regions[0].iov_base, data, regions[0].iov_len);
     memcpy(regions[1].iov_base, data + regions[0].iov_len, regions[1].iov_len);
-    ring_advance(ring, size);
+    ring->end += size;
 }
 
-size_t ring_grow(struct ring *ring, size_t allowance)
-{
+size_t ring_grow(struct ring *ring, size_t allowance) {
     size_t capacity = least(ring->capacity * GROWTH, ring->maximum);
     size_t added = capacity - ring->capacity;
-    if (added == 0 || added > allowance)
-        return 0;
+    if (added == 0 || added > allowance) return 0;
     uint8_t *data = malloc(capacity);
-    if (!data)
-        return 0;
+    if (!data) return 0;
     struct iovec regions[2];
     size_t size = ring_bytes(ring, ring->kept, ring->end, regions);
     memcpy(data, regions[0].iov_base, regions[0].iov_len);

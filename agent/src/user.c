@@ -1,179 +1,91 @@
-#include "user.h"
+#include "spawn.h"
 
 #include "owned.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdint.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
-#define MOST_BYTES (1 << 20)
-#define FIELDS 7
+#define MOST_BYTES (16 << 20)
 
-/* The file as text, or NULL. It is the guest's: it may be missing, huge or no file at all. */
-static char *read_table(const char *path)
-{
+/* The tables are the guest's: they may be missing, huge or no files at all. */
+static FILE *open_table(const char *path) {
     auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0)
-        return NULL;
-    size_t size = 0;
-    size_t capacity = 8192;
-    char *text = malloc(capacity);
-    while (text) {
-        ssize_t got = read(fd, text + size, capacity - size - 1);
-        if (got <= 0)
-            break;
-        size += (size_t)got;
-        if (size + 1 < capacity)
-            continue;
-        if (capacity >= MOST_BYTES)
-            break;
-        capacity *= 4;
-        char *larger = realloc(text, capacity);
-        if (!larger)
-            break;
-        text = larger;
-    }
-    if (text)
-        text[size] = 0;
-    return text;
+    struct stat status;
+    if (fd < 0 || fstat(fd, &status) || !S_ISREG(status.st_mode) || status.st_size > MOST_BYTES) return NULL;
+    FILE *table = fdopen(fd, "re");
+    if (table) steal_fd(&fd);
+    return table;
 }
 
-/* Cuts the next line off `rest` and into its fields; those that lack are empty. Returns false at the end. */
-static bool next_line(char **rest, char *fields[FIELDS])
-{
-    char *line = strsep(rest, "\n");
-    if (!line)
-        return false;
-    for (size_t i = 0; i < FIELDS; i++) {
-        char *field = strsep(&line, ":");
-        fields[i] = field ? field : "";
-    }
-    return true;
-}
-
-static bool parse_number(const char *text, uint32_t *number)
-{
+static bool parse_number(const char *text, uint32_t *number) {
     uint64_t value = 0;
-    if (!*text)
-        return false;
+    if (!*text) return false;
     for (; *text; text++) {
-        if (*text < '0' || *text > '9')
-            return false;
+        if (*text < '0' || *text > '9') return false;
         value = value * 10 + (uint64_t)(*text - '0');
-        if (value >= UINT32_MAX) /* -1 means "unchanged" to the kernel */
-            return false;
+        if (value >= UINT32_MAX) return false; /* -1 means "unchanged" to the kernel */
     }
     *number = (uint32_t)value;
     return true;
 }
 
-static void copy_text(char *to, size_t room, const char *from)
-{
-    size_t size = strlen(from);
-    if (size >= room)
-        size = 0;
-    memcpy(to, from, size);
-    to[size] = 0;
+static void use(struct user *user, const char *name, const char *home, uid_t uid, gid_t gid) {
+    user->uid = uid;
+    user->gid = gid;
+    snprintf(user->name, sizeof user->name, "%s", name);
+    snprintf(user->home, sizeof user->home, "%s", home);
 }
 
-static int find_account(const char *text, struct user *user)
-{
-    bool is_number = parse_number(text, &user->uid);
-    auto_free char *table = read_table("/etc/passwd");
-    char *fields[FIELDS];
-    for (char *rest = table; rest && next_line(&rest, fields);) {
-        uint32_t uid;
-        uint32_t gid;
-        if (!parse_number(fields[2], &uid) || !parse_number(fields[3], &gid))
-            continue;
-        if (strcmp(fields[0], text) != 0 && !(is_number && uid == user->uid))
-            continue;
-        user->uid = uid;
-        user->gid = gid;
-        copy_text(user->name, sizeof user->name, fields[0]);
-        copy_text(user->home, sizeof user->home, fields[5]);
-        return 0;
+static int find_account(const char *text, struct user *user) {
+    uint32_t number = 0;
+    bool is_number = parse_number(text, &number);
+    FILE *table = open_table("/etc/passwd");
+    bool is_found = false;
+    for (const struct passwd *entry; !is_found && table && (entry = fgetpwent(table));) {
+        is_found = strcmp(entry->pw_name, text) == 0 || (is_number && entry->pw_uid == number);
+        if (is_found) use(user, entry->pw_name, entry->pw_dir, entry->pw_uid, entry->pw_gid);
     }
-    if (!is_number)
-        return EINVAL;
-    user->gid = 0;
-    copy_text(user->name, sizeof user->name, text);
-    copy_text(user->home, sizeof user->home, "/");
-    return 0;
+    if (table) fclose(table);
+    if (!is_found && is_number) use(user, text, "/", number, 0);
+    return is_found || is_number ? 0 : EINVAL;
 }
 
-static bool is_listed(char *members, const char *name)
-{
-    for (char *member; (member = strsep(&members, ","));)
-        if (strcmp(member, name) == 0)
-            return true;
+static bool has_member(const struct group *group, const char *name) {
+    for (char **member = group->gr_mem; *member; member++)
+        if (strcmp(*member, name) == 0) return true;
     return false;
 }
 
-static void find_groups(struct user *user)
-{
-    auto_free char *table = read_table("/etc/group");
-    char *fields[FIELDS];
-    user->groups[user->group_count++] = user->gid;
-    for (char *rest = table; rest && next_line(&rest, fields);) {
-        uint32_t gid;
-        if (parse_number(fields[2], &gid) && gid != user->gid && is_listed(fields[3], user->name) &&
-            user->group_count < MOST_GROUPS)
-            user->groups[user->group_count++] = gid;
-    }
-}
-
-static int find_group(const char *text, gid_t *gid)
-{
-    bool is_number = parse_number(text, gid);
-    auto_free char *table = read_table("/etc/group");
-    char *fields[FIELDS];
-    for (char *rest = table; rest && next_line(&rest, fields);) {
-        uint32_t number;
-        if (parse_number(fields[2], &number) && strcmp(fields[0], text) == 0) {
-            *gid = number;
-            return 0;
+/* Finds the group that is named, if one is, and else all of which the user is a member. */
+static int find_groups(const char *text, struct user *user) {
+    FILE *table = open_table("/etc/group");
+    bool is_found = !text || parse_number(text, &user->gid);
+    for (const struct group *group; table && (group = fgetgrent(table));) {
+        if (text && strcmp(group->gr_name, text) == 0) {
+            user->gid = group->gr_gid;
+            is_found = true;
+        } else if (!text && group->gr_gid != user->gid && has_member(group, user->name) &&
+                   user->group_count + 1 < MOST_GROUPS) {
+            user->groups[user->group_count++] = group->gr_gid;
         }
     }
-    return is_number ? 0 : EINVAL;
+    if (table) fclose(table);
+    user->groups[user->group_count++] = user->gid;
+    return is_found ? 0 : EINVAL;
 }
 
-static void print_number(uint32_t number, char *text)
-{
-    char digits[16];
-    size_t count = 0;
-    do
-        digits[count++] = (char)('0' + number % 10);
-    while (number /= 10);
-    while (count > 0)
-        *text++ = digits[--count];
-    *text = 0;
-}
-
-int user_find(const char *text, struct user *user)
-{
-    *user = (struct user){.is_own = !*text};
-    if (user->is_own) {
-        char number[16];
-        print_number(geteuid(), number);
-        return find_account(number, user);
-    }
-    char account[256];
+int user_find(const char *text, struct user *user) {
+    char account[sizeof user->name];
     const char *colon = strchr(text, ':');
     size_t size = colon ? (size_t)(colon - text) : strlen(text);
-    if (size == 0 || size >= sizeof account)
-        return EINVAL;
-    memcpy(account, text, size);
-    account[size] = 0;
+    *user = (struct user){.is_own = !*text};
+    if (user->is_own) snprintf(account, sizeof account, "%u", geteuid());
+    else if (size == 0 || size >= sizeof account) return EINVAL;
+    else snprintf(account, sizeof account, "%.*s", (int)size, text);
     int error = find_account(account, user);
-    if (error)
-        return error;
-    if (colon) {
-        error = find_group(colon + 1, &user->gid);
-        user->groups[user->group_count++] = user->gid;
-        return error;
-    }
-    find_groups(user);
-    return 0;
+    return error || user->is_own ? error : find_groups(colon ? colon + 1 : NULL, user);
 }

@@ -182,7 +182,7 @@ class Driver:
         self._parse()
         return self.wait(wire.Welcome)
 
-    def start(  # noqa: PLR0913 - as many as `start` has fields
+    def start(
         self,
         *argv: str | bytes,
         env: dict[str, str] | None = None,
@@ -224,8 +224,10 @@ class Driver:
         """Return the exit of a process once all its output is there, and forget it."""
         exited = self.wait(wire.Exited, record_id)
         self.until(
-            lambda: len(self.output(record_id)) == exited.stdout_end
-            and len(self.output(record_id, wire.CHANNEL_STDERR)) == exited.stderr_end
+            lambda: (
+                len(self.output(record_id)) == exited.stdout_end
+                and len(self.output(record_id, wire.CHANNEL_STDERR)) == exited.stderr_end
+            )
         )
         self.send(wire.Forget(), record_id)
         return exited
@@ -240,6 +242,11 @@ class Driver:
         """Run a shell script to its end."""
         return self.run("/bin/sh", "-c", script, **options)
 
+    def mount(self, *arguments: str) -> None:
+        """Mount something that only the agent and what it starts will see; they could not do that themselves."""
+        pid = Path(f"/proc/{self.agent.pid}/task/{self.agent.pid}/children").read_text().strip()
+        subprocess.run(["nsenter", "--target", pid, "--mount", "mount", *arguments], check=True)
+
     def until(self, is_true: Callable[[], bool], seconds: float = SECONDS) -> None:
         """Take in what comes until the condition holds."""
         deadline = time.monotonic() + seconds
@@ -247,7 +254,9 @@ class Driver:
             assert time.monotonic() < deadline, f"it did not come true; there is {self.frames}"
             self.pump(0.02)
 
-    def write_file(self, path: str, data: bytes, *, root: str = "/", mode: int = 0xFFFFFFFF, parents: int = 0) -> GuestFrame:
+    def write_file(
+        self, path: str, data: bytes, *, root: str = "/", mode: int = 0xFFFFFFFF, parents: int = 0
+    ) -> GuestFrame:
         """Write a whole file and return the answer."""
         record_id = self.new_id()
         self.send(wire.Write(mode, parents, root.encode(), os.fsencode(path)), record_id)

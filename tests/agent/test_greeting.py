@@ -110,7 +110,7 @@ def test_another_frame_between_parts_ends_the_request(agent: Driver) -> None:
 
 
 def test_garbage_before_a_frame_is_passed_over(agent: Driver) -> None:
-    noise = random.Random(1)
+    noise = random.Random(1)  # noqa: S311 - nothing secret
     for _ in range(50):
         garbage = noise.randbytes(noise.randrange(1, 6000))
         agent.write(garbage + b"SBX1" + bytes(noise.randrange(30)) + bytes(wire.LIMIT_HOST_FRAME))
@@ -141,6 +141,9 @@ def test_a_preamble_alone_does_nothing(agent: Driver) -> None:
 def test_platform_is_that_of_the_kernel(agent: Driver) -> None:
     names = os.uname()
     assert agent.ask(wire.Uname()) == wire.Platform(
-        names.sysname.encode(), names.nodename.encode(), names.release.encode(), names.version.encode(),
+        names.sysname.encode(),
+        names.nodename.encode(),
+        names.release.encode(),
+        names.version.encode(),
         names.machine.encode(),
     )

@@ -113,6 +113,17 @@ def test_attaching_beyond_the_end_is_refused(agent: Driver) -> None:
     assert agent.wait(wire.Failed, record_id).errno == EINVAL
 
 
+def test_a_ring_that_is_just_full_when_someone_attaches_still_grows(agent: Driver) -> None:
+    """The process waited for ever: nothing was read, since the ring was full, and nothing acknowledged."""
+    agent.auto_window = False
+    script = "head -c 65536 /dev/zero; read x; head -c 100000 /dev/zero"
+    record_id = agent.start("/bin/sh", "-c", script, window=0, flags=wire.START_FLAG_STDIN)
+    agent.until(lambda: _listed(agent)[record_id].stdout_end == 65536)
+    agent.send(wire.Attach(1, 0, 1 << 18), record_id)
+    agent.send(wire.Input(0, b"go\n"), record_id)
+    assert agent.wait(wire.Exited, record_id).stdout_end == 165536
+
+
 def test_detached_output_is_not_sent_and_does_not_block(agent: Driver) -> None:
     agent.auto_window = False
     record_id = agent.start("/bin/sh", "-c", "read x; head -c 1000000 /dev/zero", flags=wire.START_FLAG_STDIN)
@@ -219,7 +230,7 @@ def test_all_rings_together_are_bounded(agent: Driver) -> None:
     listed = _listed(agent)
     kept = [process.stdout_end - process.stdout_kept for process in listed.values()]
     assert sum(kept) <= wire.LIMIT_MEMORY + 16384 * len(ids)
-    assert min(kept) == 16384
+    assert min(kept) >= 16384
     assert max(kept) == wire.LIMIT_RING
 
 
@@ -248,4 +259,3 @@ def test_a_host_that_sends_without_reading_is_not_read_for_ever(agent: Driver) -
     assert sent < 20_000_000
     agent.meet()
     assert isinstance(agent.ask(wire.Uname()), wire.Platform)
-

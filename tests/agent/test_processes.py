@@ -24,6 +24,7 @@ EAGAIN = 11
 EPROTO = 71
 ENOTTY = 25
 ESRCH = 3
+CAP_SYS_ADMIN = 21
 
 
 def _failure(agent: Driver, record_id: int) -> int:
@@ -110,12 +111,18 @@ def test_an_unknown_user_fails_the_start(agent: Driver, user: str) -> None:
     assert _failure(agent, agent.start("/bin/true", user=user)) == EINVAL
 
 
+def test_an_agent_that_may_administer_lets_nobody_else(agent: Driver) -> None:
+    """Where the kernel is the sandbox's own, the agent holds what no program of the sandbox shall have."""
+    code, out, _ = agent.shell("grep -E '^Cap(Prm|Eff|Bnd)' /proc/self/status")
+    assert code == 0
+    assert not any(int(word, 16) & 1 << CAP_SYS_ADMIN for word in out.split()[1::2])
+
+
 def test_users_and_groups_are_those_of_the_guest(launch: Launcher, tmp_path: Path) -> None:
     """The agent sees tables of its own: they are mounted over the host's."""
     (tmp_path / "passwd").write_text("root:x:0:0::/root:/bin/sh\nbroken\nann:x:1234:55:Ann:/home/ann:/bin/sh\n")
     (tmp_path / "group").write_text("root:x:0:\nstaff:x:55:bob\nextra:x:77:bob,ann\nmore:x:78:annie,ann\nno:x:79:bob")
     agent = launch()
-    mount = f"mount --bind {tmp_path}/passwd /etc/passwd; mount --bind {tmp_path}/group /etc/group"
     who = "id -u; id -g; id -G; echo $HOME $USER $LOGNAME"
 
     def identity(user: str) -> list[str]:
@@ -123,7 +130,8 @@ def test_users_and_groups_are_those_of_the_guest(launch: Launcher, tmp_path: Pat
         assert (code, err) == (0, b"")
         return out.decode().splitlines()
 
-    assert agent.shell(mount)[0] == 0
+    for table in ("passwd", "group"):
+        agent.mount("--bind", f"{tmp_path}/{table}", f"/etc/{table}")
     assert identity("ann") == ["1234", "55", "55 77 78", "/home/ann ann ann"]
     assert identity("1234") == ["1234", "55", "55 77 78", "/home/ann ann ann"]
     assert identity("ann:extra") == ["1234", "77", "77", "/home/ann ann ann"]
@@ -200,7 +208,9 @@ def test_an_exit_before_the_deadline_is_ordinary(agent: Driver) -> None:
 
 
 def test_signals_reach_the_process(agent: Driver) -> None:
-    record_id = agent.start("/bin/sh", "-c", "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.01; done")
+    record_id = agent.start(
+        "/bin/sh", "-c", "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.01; done"
+    )
     agent.until(lambda: agent.output(record_id) == b"ready\n")
     agent.send(wire.Signal(15, 0), record_id)
     assert isinstance(agent.wait(wire.Done, record_id), wire.Done)
@@ -232,7 +242,9 @@ def test_an_impossible_signal_is_refused(agent: Driver) -> None:
 def test_a_background_child_with_the_pipes_does_not_delay_the_exit(agent: Driver, tmp_path: Path) -> None:
     """It lives on, although what it writes later goes nowhere."""
     began = time.monotonic()
-    script = f"(sleep 0.3; i=0; while [ $i -lt 20000 ]; do echo noise; i=$((i+1)); done; touch {tmp_path}/done) & echo mine"
+    script = (
+        f"(sleep 0.3; i=0; while [ $i -lt 20000 ]; do echo noise; i=$((i+1)); done; touch {tmp_path}/done) & echo mine"
+    )
     assert agent.shell(script) == (0, b"mine\n", b"")
     assert time.monotonic() - began < 0.3
     agent.until((tmp_path / "done").exists)
@@ -447,7 +459,9 @@ def test_a_background_child_is_killed_after_its_leader_ended(agent: Driver) -> N
     assert b"sleep 4242" not in _names(agent)
 
 
-@pytest.mark.parametrize("script", [SURVIVORS[name] for name in ("plain", "session", "orphan", "double fork", "stopped")])
+@pytest.mark.parametrize(
+    "script", [SURVIVORS[name] for name in ("plain", "session", "orphan", "double fork", "stopped")]
+)
 def test_marks_in_the_environment_serve_where_limits_cannot(launch: Launcher, script: str) -> None:
     agent = launch("--marks=environment")
     record_id = agent.start("/bin/sh", "-c", script, window=0)

@@ -6,13 +6,14 @@ import asyncio
 import secrets
 import socket
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
 
+from sandboxd.server import heads
 from sandboxd.server.listen import bind, listener
 from sandboxd.server.preface import PREFACE, relay
 
@@ -244,3 +245,44 @@ def test_the_end_of_the_server_cuts_what_is_left_and_nothing_leaks(run: Callable
             await asyncio.sleep(0.01)
 
     run(work())
+
+
+async def test_a_head_that_is_too_long_is_refused_and_hung_up_on() -> None:
+    async with front(None) as behind:
+        reader, writer = await behind.connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+        with suppress(ConnectionError):
+            for _ in range(200):
+                writer.write(b"a" * 1024)
+                await writer.drain()
+        assert (await reader.read()).startswith(b"HTTP/1.1 431 ")
+        writer.close()
+
+
+async def test_long_bodies_and_many_requests_do_not_count_as_a_head() -> None:
+    async with front(None) as behind:
+        reader, writer = await behind.connect()
+        body = b"x" * 300_000
+        for _ in range(3):
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            assert (await reader.readuntil(b"plain")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_a_head_that_does_not_come_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "PATIENCE_S", 0.2)
+    async with front(None) as behind:
+        for begun in (b"", b"GET / HT"):
+            reader, writer = await behind.connect()
+            writer.write(begun)
+            async with asyncio.timeout(PATIENCE_S):
+                with suppress(ConnectionError):
+                    assert await reader.read() == b""
+            writer.close()
+        reader, writer = await behind.connect()
+        writer.write(GET)
+        assert (await reader.readuntil(b"plain")).startswith(b"HTTP/1.1 200 ")
+        await asyncio.sleep(0.4)  # between requests a connection may rest
+        writer.write(GET)
+        assert (await reader.readuntil(b"plain")).startswith(b"HTTP/1.1 200 ")
+        writer.close()

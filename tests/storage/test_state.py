@@ -229,3 +229,15 @@ async def test_a_damaged_row_is_told_and_not_guessed(state: SqliteState, tmp_pat
         connection.commit()
     with pytest.raises(Unavailable, match="does not understand"):
         await state.sandboxes()
+
+
+async def test_a_folder_whose_database_was_moved_away_keeps_its_node_id(tmp_path: Path) -> None:
+    async with SqliteState.open(tmp_path) as state:
+        node = state.node
+    for file in tmp_path.glob("state.db*"):
+        file.unlink()
+    async with SqliteState.open(tmp_path) as state:
+        assert state.node == node
+    (tmp_path / "node").unlink()
+    async with SqliteState.open(tmp_path) as state:
+        assert state.node == node

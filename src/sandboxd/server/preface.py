@@ -7,7 +7,7 @@ import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from sandboxd.server.heads import BoundedHeads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -18,7 +18,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """The first bytes of every HTTP/2 connection; no HTTP/1.1 request begins so."""
 
 
-class TellingApart(HttpToolsProtocol):
+class TellingApart(BoundedHeads):
     """HTTP/1.1 as uvicorn speaks it, unless the first bytes are HTTP/2's: then `pass_on` gets the connection."""
 
     pass_on: PassOn
@@ -34,6 +34,7 @@ class TellingApart(HttpToolsProtocol):
             self._heard = None
             if data.startswith(PREFACE):
                 self.connections.discard(self)
+                self.stop_waiting()
                 self.pass_on(self.transport, data)
                 return
         super().data_received(data)

@@ -80,7 +80,7 @@ class SqliteState(State):
             writer = Writer(path, lambda: open_database(path))
             try:
                 await writer.start()
-                state = cls(writer, await writer.run(_node_id))
+                state = cls(writer, await writer.run(lambda connection: _node_id(connection, folder / "node")))
                 try:
                     yield state
                 finally:
@@ -194,10 +194,19 @@ class SqliteState(State):
         return await self._writer.run(lambda connection: connection.execute(query, values).fetchall())
 
 
-def _node_id(connection: sqlite3.Connection) -> str:
-    """Return the folder's node id, made the first time."""
-    connection.execute("INSERT OR IGNORE INTO node (only_row, id) VALUES (1, ?)", (new_internal_id(),))
-    return str(connection.execute("SELECT id FROM node").fetchone()[0])
+def _node_id(connection: sqlite3.Connection, file: Path) -> str:
+    """Return the folder's node id, made the first time.
+
+    It stands in a file of its own too: whoever moves a damaged database away keeps what sandboxes are found by.
+    """
+    remembered = file.read_text().strip() if file.exists() else new_internal_id()
+    connection.execute("INSERT OR IGNORE INTO node (only_row, id) VALUES (1, ?)", (remembered,))
+    node = str(connection.execute("SELECT id FROM node").fetchone()[0])
+    if node != remembered or not file.exists():
+        fresh = file.with_suffix(".new")
+        fresh.write_text(f"{node}\n")
+        fresh.replace(file)
+    return node
 
 
 def _oldest_first(query: str, owner: str | None) -> tuple[str, tuple[str, ...]]:
