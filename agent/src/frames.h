@@ -33,6 +33,32 @@
 
 #define SBX_MODE_KEEP 0xffffffffu
 
+/* A list of texts in a decoded payload; sbx_texts_next is only to be asked for while there is one. */
+struct sbx_texts {
+    uint32_t count;
+    const char *first;
+};
+
+const char *sbx_texts_next(const char *text);
+
+struct sbx_rlimits {
+    uint32_t count;
+    const uint8_t *first;
+};
+
+struct sbx_rlimit {
+    uint32_t resource;
+    uint64_t soft;
+    uint64_t hard;
+};
+
+struct sbx_rlimit sbx_rlimit_at(struct sbx_rlimits list, uint32_t index);
+
+struct sbx_rest {
+    const uint8_t *data;
+    size_t size;
+};
+
 enum sbx_type {
     SBX_HELLO = 0x01,
     SBX_PONG = 0x02,
@@ -245,42 +271,95 @@ struct sbx_platform {
     const char *machine;
 };
 
-union sbx_host_payload {
-    struct sbx_hello hello;
-    struct sbx_start start;
-    struct sbx_signal signal;
-    struct sbx_resize resize;
-    struct sbx_input input;
-    struct sbx_attach attach;
-    struct sbx_window window;
-    struct sbx_read read;
-    struct sbx_write write;
-    struct sbx_list list;
-    struct sbx_stat stat;
-    struct sbx_make_directory make_directory;
-    struct sbx_move move;
-    struct sbx_remove remove;
-    struct sbx_connect connect;
+/* A decoded frame of the host; which member is meant is told by `type`. */
+struct sbx_request {
+    uint8_t type;
+    uint8_t flags;
+    uint32_t id;
+    union {
+        struct sbx_hello hello;
+        struct sbx_start start;
+        struct sbx_signal signal;
+        struct sbx_resize resize;
+        struct sbx_input input;
+        struct sbx_attach attach;
+        struct sbx_window window;
+        struct sbx_read read;
+        struct sbx_write write;
+        struct sbx_list list;
+        struct sbx_stat stat;
+        struct sbx_make_directory make_directory;
+        struct sbx_move move;
+        struct sbx_remove remove;
+        struct sbx_connect connect;
+    };
 };
 
-/* Decodes in place: texts are moved to the start of their length and ended by a NUL. `out` points into
- * `payload`. SBX_UNKNOWN_TYPE is for a type that no host sends. */
-enum sbx_decoded sbx_decode(uint8_t type, uint8_t *payload, size_t size, union sbx_host_payload *out);
+/* Decodes in place: texts are moved to the start of their length and ended by a NUL. `request` points into
+ * the payload of `frame`. SBX_UNKNOWN_TYPE is for a type that no host sends. */
+enum sbx_decoded sbx_decode(const struct sbx_frame *frame, struct sbx_request *request);
 
-/* Encoders write a whole frame, or all of it before the bytes of a `rest` field, and return what they wrote;
- * 0 when `room` is too small. */
-size_t sbx_encode_welcome(uint8_t *out, size_t room, uint32_t id, const struct sbx_welcome *value);
-size_t sbx_encode_ping(uint8_t *out, size_t room, uint32_t id);
-size_t sbx_encode_started(uint8_t *out, size_t room, uint32_t id, const struct sbx_started *value);
-size_t sbx_encode_output(uint8_t *out, size_t room, uint32_t id, const struct sbx_output *value);
-size_t sbx_encode_end(uint8_t *out, size_t room, uint32_t id, const struct sbx_end *value);
-size_t sbx_encode_exited(uint8_t *out, size_t room, uint32_t id, const struct sbx_exited *value);
-size_t sbx_encode_accepted(uint8_t *out, size_t room, uint32_t id, const struct sbx_accepted *value);
-size_t sbx_encode_done(uint8_t *out, size_t room, uint32_t id);
-size_t sbx_encode_failed(uint8_t *out, size_t room, uint32_t id, const struct sbx_failed *value);
-size_t sbx_encode_unknown(uint8_t *out, size_t room, uint32_t id, const struct sbx_unknown *value);
-size_t sbx_encode_process(uint8_t *out, size_t room, uint32_t id, const struct sbx_process *value);
-size_t sbx_encode_status(uint8_t *out, size_t room, uint32_t id, const struct sbx_status *value);
-size_t sbx_encode_platform(uint8_t *out, size_t room, uint32_t id, const struct sbx_platform *value);
+/* Each adds a whole frame, or all of it before the bytes of a `rest` field; fields are given by name,
+ * `sbx_send_end(to, id, .channel = 1, .offset = 5)`, and every text must be. */
+void sbx_encode_welcome(struct sbx_buffer *to, uint32_t id, const struct sbx_welcome *value);
+#define sbx_send_welcome(to, id, ...) \
+    sbx_encode_welcome(to, id, &(const struct sbx_welcome){__VA_ARGS__})
+void sbx_send_ping(struct sbx_buffer *to, uint32_t id);
+void sbx_encode_started(struct sbx_buffer *to, uint32_t id, const struct sbx_started *value);
+#define sbx_send_started(to, id, ...) \
+    sbx_encode_started(to, id, &(const struct sbx_started){__VA_ARGS__})
+void sbx_encode_output(struct sbx_buffer *to, uint32_t id, const struct sbx_output *value);
+#define sbx_send_output(to, id, ...) \
+    sbx_encode_output(to, id, &(const struct sbx_output){__VA_ARGS__})
+void sbx_encode_end(struct sbx_buffer *to, uint32_t id, const struct sbx_end *value);
+#define sbx_send_end(to, id, ...) \
+    sbx_encode_end(to, id, &(const struct sbx_end){__VA_ARGS__})
+void sbx_encode_exited(struct sbx_buffer *to, uint32_t id, const struct sbx_exited *value);
+#define sbx_send_exited(to, id, ...) \
+    sbx_encode_exited(to, id, &(const struct sbx_exited){__VA_ARGS__})
+void sbx_encode_accepted(struct sbx_buffer *to, uint32_t id, const struct sbx_accepted *value);
+#define sbx_send_accepted(to, id, ...) \
+    sbx_encode_accepted(to, id, &(const struct sbx_accepted){__VA_ARGS__})
+void sbx_send_done(struct sbx_buffer *to, uint32_t id);
+void sbx_encode_failed(struct sbx_buffer *to, uint32_t id, const struct sbx_failed *value);
+#define sbx_send_failed(to, id, ...) \
+    sbx_encode_failed(to, id, &(const struct sbx_failed){__VA_ARGS__})
+void sbx_encode_unknown(struct sbx_buffer *to, uint32_t id, const struct sbx_unknown *value);
+#define sbx_send_unknown(to, id, ...) \
+    sbx_encode_unknown(to, id, &(const struct sbx_unknown){__VA_ARGS__})
+void sbx_encode_process(struct sbx_buffer *to, uint32_t id, const struct sbx_process *value);
+#define sbx_send_process(to, id, ...) \
+    sbx_encode_process(to, id, &(const struct sbx_process){__VA_ARGS__})
+void sbx_encode_status(struct sbx_buffer *to, uint32_t id, const struct sbx_status *value);
+#define sbx_send_status(to, id, ...) \
+    sbx_encode_status(to, id, &(const struct sbx_status){__VA_ARGS__})
+void sbx_encode_platform(struct sbx_buffer *to, uint32_t id, const struct sbx_platform *value);
+#define sbx_send_platform(to, id, ...) \
+    sbx_encode_platform(to, id, &(const struct sbx_platform){__VA_ARGS__})
+
+/* Whoever takes requests has one function for each, which the table `sbx_handlers` finds by the type. */
+struct agent;
+typedef void sbx_handler(struct agent *agent, const struct sbx_request *request);
+extern sbx_handler *const sbx_handlers[];
+sbx_handler on_hello;
+sbx_handler on_pong;
+sbx_handler on_start;
+sbx_handler on_signal;
+sbx_handler on_resize;
+sbx_handler on_input;
+sbx_handler on_attach;
+sbx_handler on_window;
+sbx_handler on_detach;
+sbx_handler on_forget;
+sbx_handler on_processes;
+sbx_handler on_read;
+sbx_handler on_write;
+sbx_handler on_list;
+sbx_handler on_stat;
+sbx_handler on_make_directory;
+sbx_handler on_move;
+sbx_handler on_remove;
+sbx_handler on_connect;
+sbx_handler on_uname;
 
 #endif

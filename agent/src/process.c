@@ -1,71 +1,19 @@
 #include "agent.h"
-#include "spawn.h"
 
 #include <sys/ioctl.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 
 /* More than a terminal ever holds: a background process must not keep us reading its leader's last words. */
 #define MOST_IN_TERMINAL 131072
 
-static bool has_terminal(const struct record *record) { return record->process.flags & SBX_START_TERMINAL; }
+#define KILL_PATIENCE_US 10000000 /* for processes that do not die, and forks that are faster than we */
+#define MOST_STOPPING_PASSES 50
+#define PAUSE_BETWEEN_PASSES_US 1000
 
-/* ---- stdio ---- */
-
-/* A terminal whose programs have all closed it may be opened again by its session, and closing our end would hang up.
- */
-static void end_output(struct agent *agent, struct record *record, struct output *output) {
-    output->is_ended = true;
-    output->is_unwanted = false;
-    if (!has_terminal(record) || record->process.is_exited) source_close(agent, &output->source);
-}
-
-/* Returns false if there was nothing to read, or no room. */
-static bool read_once(struct agent *agent, struct record *record, struct output *output) {
-    ssize_t size = output_read(agent, output);
-    if (size == 0 || (size < 0 && errno != EAGAIN)) end_output(agent, record, output);
-    return size > 0;
-}
-
-static void output_ready(struct agent *agent, struct source *source, uint32_t events) {
-    struct record *record = source->record;
-    struct output *output = &record->outputs[source == &record->outputs[1].source];
-    if (events & EPOLLOUT) input_deliver(agent, record);
-    bool is_wanted = !output->is_ended || output->is_unwanted;
-    if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) && is_wanted) read_once(agent, record, output);
-    record_watch(agent, record);
-}
-
-static void input_ready(struct agent *agent, struct source *source, uint32_t events) {
-    struct record *record = source->record;
-    if (events & EPOLLERR) input_close(agent, record);
-    else input_deliver(agent, record);
-    record_watch(agent, record);
-}
-
-void process_adopt(struct agent *agent, struct record *record, pid_t pid, int ours[3]) {
-    record->process.pid = pid;
-    for (int i = 0; i < 2; i++) {
-        struct output *output = &record->outputs[i];
-        output->source.fd = steal_fd(&ours[i + 1]);
-        output->source.ready = output_ready;
-        output->is_ended = output->source.fd < 0;
-    }
-    record->input.source.fd = steal_fd(&ours[0]);
-    record->input.source.ready = input_ready;
-    record->input.is_open = has_terminal(record) || record->input.source.fd >= 0;
-    record->input.is_told = !record->input.is_open;
-    record_watch(agent, record);
-}
-
-/* ---- exit ---- */
-
-/* Notes how much of the process's own is still to be read. */
-static void count_remaining(struct agent *agent, struct record *record, struct output *output) {
-    int waiting = 0;
-    if (output->is_ended) return source_close(agent, &output->source);
-    if (has_terminal(record)) waiting = MOST_IN_TERMINAL;
-    else if (ioctl(output->source.fd, FIONREAD, &waiting)) waiting = 0;
-    output->remaining = (size_t)waiting;
+bool process_lives_on(const struct record *record) {
+    const struct process *process = &record->process;
+    return process->pid > 0 || process->is_killing || record->outputs[0].source.fd >= 0 || record->outputs[1].source.fd >= 0;
 }
 
 static void note_exit(struct agent *agent, struct record *record, int status) {
@@ -74,31 +22,39 @@ static void note_exit(struct agent *agent, struct record *record, int status) {
     process->is_exited = true;
     process->signal = WIFSIGNALED(status) ? (uint32_t)WTERMSIG(status) : 0;
     process->code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    process->is_by_deadline = process->is_overdue && process->signal == SIGKILL;
     input_close(agent, record);
     record->input.is_told = true; /* by `exited` */
-    for (int i = 0; i < 2; i++)
-        if (!record->outputs[i].is_unwanted) count_remaining(agent, record, &record->outputs[i]);
+    for (struct output *output = record->outputs; output < record->outputs + 2; output++) {
+        int waiting = MOST_IN_TERMINAL; /* or of the process's own is still to be read */
+        if (output->is_ended && !output->is_unwanted)
+            source_close(agent, &output->source);
+        else if (!process->has_terminal && ioctl(output->source.fd, FIONREAD, &waiting))
+            waiting = 0;
+        output->remaining = (uint64_t)waiting;
+    }
 }
 
 void processes_reap(struct agent *agent) {
+    struct signalfd_siginfo info;
     int status;
-    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
-        kills_reaped(agent, pid);
+    while (read(agent->children.fd, &info, sizeof info) > 0) {
+    }
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
         for (size_t i = 0; i < agent->records.count; i++) {
             struct record *record = agent->records.all[i];
-            if (record->kind == PROCESS && record->process.pid == pid) note_exit(agent, record, status);
+            if (record->kind == PROCESS && record->process.pid == pid)
+                note_exit(agent, record, status);
         }
-    }
 }
 
 /* Reads what remains. From then on the output is final, and what comes is others'. */
 static void drain(struct agent *agent, struct record *record, struct output *output) {
-    while (!output->is_ended && output->remaining > 0)
-        if (!read_once(agent, record, output)) {
-            if (output_is_full(output) && output_is_awaited(agent, output)) return;
-            output->remaining = 0;
-        }
-    if (output->is_ended) return;
+    while (!output->is_ended && output->remaining > 0 && output_read(agent, record, output)) {
+    }
+    bool is_waiting = ring_free(&output->ring) == 0 && output_is_awaited(agent, record, output);
+    if (output->is_ended || (output->remaining > 0 && is_waiting))
+        return;
     output->is_ended = true;
     output->is_unwanted = output->source.fd >= 0;
 }
@@ -107,98 +63,122 @@ static bool is_final(const struct record *record) {
     return record->process.is_exited && record->outputs[0].is_ended && record->outputs[1].is_ended;
 }
 
-static bool is_by_deadline(const struct record *record) {
-    return record->process.is_overdue && record->process.signal == SIGKILL;
+static void begin_killing(struct agent *agent, struct process *process) {
+    process->is_killing = true;
+    process->are_stopped = false;
+    process->kill_passes = 0;
+    process->kill_until_us = agent->now_us + KILL_PATIENCE_US;
 }
 
-static void tell_exit(struct agent *agent, struct record *record) {
-    channel_send_output(agent, record);
-    struct sbx_exited exited = {
-        .code = record->process.code, .signal = record->process.signal, .deadline = is_by_deadline(record),
-        .stdout_end = record->outputs[0].ring.end, .stderr_end = record->outputs[1].ring.end
-    };
-    channel_send(agent, exited, record->id, &exited);
-    record->process.is_told = true;
+/* What has been sent SIGSTOP cannot fork, so once a pass finds nobody new, killing leaves nobody behind. Some never
+ * show that they have stopped (they sleep in the kernel): after many passes killing all that is seen must serve. */
+static void go_on_killing(struct agent *agent, struct process *process) {
+    size_t sent = 0;
+    int error = descendants_signal(agent, process, process->are_stopped ? SIGKILL : SIGSTOP, &sent);
+    bool is_done = error || (process->are_stopped && sent == 0);
+    if (sent == 0 || ++process->kill_passes == MOST_STOPPING_PASSES)
+        process->are_stopped = true;
+    if (!is_done && agent->now_us > process->kill_until_us)
+        error = ETIMEDOUT;
+    process->is_killing = !is_done && !error;
+    for (; !process->is_killing && process->kill_answers > 0; process->kill_answers--)
+        channel_answer(agent, process->kill_id, error, "kill all that this has started", NULL);
+    wake_at(agent, agent->now_us + PAUSE_BETWEEN_PASSES_US);
+}
+
+static void tell(struct agent *agent, struct record *record) {
+    struct process *process = &record->process;
+    input_settle(agent, record);
+    if (!process->is_exited || process->is_told)
+        return;
+    drain(agent, record, &record->outputs[0]);
+    drain(agent, record, &record->outputs[1]);
+    record_watch(agent, record);
+    bool is_unfinished = !is_final(record) || (process->is_overdue && process->is_killing);
+    if (is_unfinished || !agent->channel.is_met || !channel_has_room(agent))
+        return;
+    channel_queue_output(agent, record, 0); /* so that all goes out with one write */
+    channel_queue_output(agent, record, 1);
+    sbx_send_exited(&agent->channel.queue, record->id, .code = process->code, .signal = process->signal,
+                    .deadline = process->is_by_deadline, .stdout_end = record->outputs[0].ring.end,
+                    .stderr_end = record->outputs[1].ring.end);
+    process->is_told = true;
 }
 
 void process_settle(struct agent *agent, struct record *record) {
     struct process *process = &record->process;
-    if (record->id == 0) return;
-    input_settle(agent, record);
-    if (!process->is_exited || process->is_told) return;
-    for (int i = 0; i < 2; i++) drain(agent, record, &record->outputs[i]);
-    record_watch(agent, record);
-    bool is_unfinished = process->is_overdue && kills_contain(agent, process->mark);
-    if (is_final(record) && !is_unfinished && agent->channel.is_met && channel_has_room(agent))
-        tell_exit(agent, record);
-}
-
-uint64_t processes_expire(struct agent *agent) {
-    uint64_t next = UINT64_MAX;
-    for (size_t i = 0; i < agent->records.count; i++) {
-        struct record *record = agent->records.all[i];
-        struct process *process = &record->process;
-        if (record->kind != PROCESS || !process->deadline_ms || process->is_exited || process->is_overdue) continue;
-        if (process->deadline_ms <= agent->now_ms && descendants_kill(agent, process->mark, process->pid, 0) == 0)
-            process->is_overdue = true;
-        else if (process->deadline_ms < next) next = process->deadline_ms;
+    if (process->deadline_us <= agent->now_us && !process->is_exited && !process->is_overdue) {
+        process->is_overdue = true;
+        begin_killing(agent, process);
     }
-    return next;
+    if (!process->is_exited && !process->is_overdue)
+        wake_at(agent, process->deadline_us);
+    if (process->is_killing && channel_has_room(agent))
+        go_on_killing(agent, process);
+    if (record->id == 0 && !process_lives_on(record))
+        record_close(agent, record);
+    else if (record->id != 0)
+        tell(agent, record);
 }
-
-/* ---- requests ---- */
 
 static struct record *find_process(struct agent *agent, uint32_t id) {
     struct record *record = record_find(agent, id);
-    if (record && record->kind == PROCESS) return record;
-    channel_answer(agent, id, ESRCH, "cannot find the process %u", id);
+    if (record && record->kind == PROCESS)
+        return record;
+    channel_answer(agent, id, ESRCH, "find the process", NULL);
     return NULL;
 }
 
-void process_signal(struct agent *agent, uint32_t id, const struct sbx_signal *request) {
-    struct record *record = find_process(agent, id);
-    if (!record) return;
-    pid_t pid = record->process.pid;
-    int number = request->number <= (uint32_t)SIGRTMAX ? (int)request->number : -1;
+void on_signal(struct agent *agent, const struct sbx_request *request) {
+    struct record *record = find_process(agent, request->id);
+    if (!record)
+        return;
+    struct process *process = &record->process;
+    int number = request->signal.number <= (uint32_t)SIGRTMAX ? (int)request->signal.number : -1;
+    size_t sent = 0;
     int error = number < 0 ? EINVAL : 0;
-    if (!error && request->descendants && number == SIGKILL) {
-        error = descendants_kill(agent, record->process.mark, pid, id);
-        if (!error) return; /* answered when all are gone */
-    } else if (!error && request->descendants) {
-        error = descendants_signal(agent, record->process.mark, pid, number);
-    } else if (!error && pid > 0 && kill(pid, number)) {
-        error = errno;
+    if (request->signal.descendants && number == SIGKILL) {
+        begin_killing(agent, process);
+        process->kill_id = request->id; /* is answered when all are gone */
+        process->kill_answers++;
+        return;
     }
-    channel_answer(agent, id, error, "cannot send signal %u", request->number);
+    if (!error && request->signal.descendants)
+        error = descendants_signal(agent, process, number, &sent);
+    else if (!error && process->pid > 0 && kill(process->pid, number))
+        error = errno;
+    channel_answer(agent, request->id, error, "send the signal", NULL);
 }
 
-void process_resize(struct agent *agent, uint32_t id, const struct sbx_resize *request) {
-    struct record *record = find_process(agent, id);
-    if (!record) return;
-    int error = has_terminal(record) ? 0 : ENOTTY;
-    if (!error && record->outputs[0].source.fd >= 0)
-        error = terminal_resize(record->outputs[0].source.fd, request->rows, request->columns);
-    channel_answer(agent, id, error, "cannot set the size of a terminal");
+void on_resize(struct agent *agent, const struct sbx_request *request) {
+    struct record *record = find_process(agent, request->id);
+    if (!record)
+        return;
+    struct winsize size = {.ws_row = request->resize.rows, .ws_col = request->resize.columns};
+    int error = record->process.has_terminal ? 0 : ENOTTY;
+    if (!error && record->outputs[0].source.fd >= 0 && ioctl(record->outputs[0].source.fd, TIOCSWINSZ, &size))
+        error = errno;
+    channel_answer(agent, request->id, error, "set the size of a terminal", NULL);
 }
 
 static void list_one(struct agent *agent, struct record *record) {
     const struct process *process = &record->process;
     const struct output *outputs = record->outputs;
-    struct sbx_process listed = {
-        .pid = process->shown, .flags = process->flags, .attached = outputs[0].is_attached || outputs[1].is_attached,
-        .running = !is_final(record), .code = process->code, .signal = process->signal,
-        .deadline = is_by_deadline(record), .input_received = record->input.received,
-        .stdout_kept = outputs[0].ring.kept, .stdout_end = outputs[0].ring.end, .stderr_kept = outputs[1].ring.kept,
-        .stderr_end = outputs[1].ring.end
-    };
-    channel_send(agent, process, record->id, &listed);
-    if (process->flags & (SBX_START_STDIN | SBX_START_TERMINAL)) record->input.is_told = process->is_exited;
+    sbx_send_process(&agent->channel.queue, record->id, .pid = process->shown, .flags = process->flags,
+                     .attached = outputs[0].is_attached || outputs[1].is_attached, .running = !is_final(record),
+                     .code = process->code, .signal = process->signal, .deadline = process->is_by_deadline,
+                     .input_received = record->input.ring.end,
+                     .stdout_kept = outputs[0].ring.kept, .stdout_end = outputs[0].ring.end,
+                     .stderr_kept = outputs[1].ring.kept, .stderr_end = outputs[1].ring.end);
+    if (record->process.has_input)
+        record->input.is_told = process->is_exited;
 }
 
-void process_list(struct agent *agent, uint32_t id) {
+void on_processes(struct agent *agent, const struct sbx_request *request) {
     for (size_t i = 0; i < agent->records.count; i++) {
         struct record *record = agent->records.all[i];
-        if (record->kind == PROCESS && record->id != 0) list_one(agent, record);
+        if (record->kind == PROCESS && record->id != 0)
+            list_one(agent, record);
     }
-    channel_answer(agent, id, 0, "cannot list the processes");
+    sbx_send_done(&agent->channel.queue, request->id);
 }

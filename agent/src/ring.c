@@ -7,78 +7,66 @@
 #define FIRST_CAPACITY 4096
 #define GROWTH 4
 
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+static size_t least(size_t a, size_t b) {
+    return a < b ? a : b;
+}
 
-static size_t held(const struct ring *ring) { return (size_t)(ring->end - ring->kept); }
+size_t ring_held(const struct ring *ring) {
+    return (size_t)(ring->end - ring->kept);
+}
+
+size_t ring_free(const struct ring *ring) {
+    return ring->capacity - ring_held(ring);
+}
 
 int ring_open(struct ring *ring, size_t maximum) {
     size_t capacity = least(FIRST_CAPACITY, maximum);
-    uint8_t *data = malloc(capacity);
-    if (!data) return ENOMEM;
-    *ring = (struct ring){.data = data, .capacity = capacity, .maximum = maximum};
-    return 0;
+    *ring = (struct ring){.data = malloc(capacity), .maximum = maximum};
+    ring->capacity = ring->data ? capacity : 0;
+    return ring->data ? 0 : ENOMEM;
 }
 
 void ring_close(struct ring *ring) {
     free(ring->data);
-    *ring = (struct ring){.kept = ring->end, .end = ring->end};
+    *ring = (struct ring){.maximum = ring->maximum, .kept = ring->end, .end = ring->end};
 }
 
-/* `size` bytes from `distance` behind the first lie in one piece up to the end of the buffer, the rest at its start. */
-static size_t regions_at(const struct ring *ring, size_t distance, size_t size, struct iovec regions[2]) {
-    size_t start = ring->first + distance;
-    if (start >= ring->capacity) start -= ring->capacity;
+void ring_copy(const struct ring *ring, uint64_t from, uint8_t *out, size_t size) {
+    if (size == 0)
+        return;
+    size_t start = from % ring->capacity;
     size_t before_end = least(size, ring->capacity - start);
-    regions[0] = (struct iovec){.iov_base = ring->data + start, .iov_len = before_end};
-    regions[1] = (struct iovec){.iov_base = ring->data, .iov_len = size - before_end};
-    return size;
-}
-
-size_t ring_room(const struct ring *ring, size_t most, struct iovec regions[2]) {
-    return regions_at(ring, held(ring), least(most, ring->capacity - held(ring)), regions);
-}
-
-size_t ring_bytes(const struct ring *ring, uint64_t from, uint64_t to, struct iovec regions[2]) {
-    return regions_at(ring, (size_t)(from - ring->kept), (size_t)(to - from), regions);
-}
-
-void ring_acknowledge(struct ring *ring, uint64_t offset) {
-    if (offset <= ring->kept) return;
-    ring->first += (size_t)(offset - ring->kept);
-    if (ring->first >= ring->capacity) ring->first -= ring->capacity;
-    ring->kept = offset;
-    if (ring->kept == ring->end) ring->first = 0;
+    memcpy(out, ring->data + start, before_end);
+    memcpy(out + before_end, ring->data, size - before_end);
 }
 
 void ring_push(struct ring *ring, const uint8_t *data, size_t size) {
-    size_t skipped = size > ring->capacity ? size - ring->capacity : 0; /* would be dropped by what follows it */
-    if (skipped > 0) ring_acknowledge(ring, ring->end);
-    ring->kept += skipped;
+    size_t skipped = size > ring->capacity ? size - ring->capacity : 0; /* its tail would overwrite it */
     ring->end += skipped;
-    data += skipped;
     size -= skipped;
-    size_t room = ring->capacity - held(ring);
-    if (size > room) ring_acknowledge(ring, ring->kept + (size - room));
-    struct iovec regions[2];
-    ring_room(ring, size, regions);
-    memcpy(regions[0].iov_base, data, regions[0].iov_len);
-    memcpy(regions[1].iov_base, data + regions[0].iov_len, regions[1].iov_len);
+    if (size > 0) {
+        size_t start = ring->end % ring->capacity;
+        size_t before_end = least(size, ring->capacity - start);
+        memcpy(ring->data + start, data + skipped, before_end);
+        memcpy(ring->data, data + skipped + before_end, size - before_end);
+    }
     ring->end += size;
+    if (ring_held(ring) > ring->capacity)
+        ring->kept = ring->end - ring->capacity;
 }
 
 size_t ring_grow(struct ring *ring, size_t allowance) {
-    size_t capacity = least(ring->capacity * GROWTH, ring->maximum);
-    size_t added = capacity - ring->capacity;
-    if (added == 0 || added > allowance) return 0;
-    uint8_t *data = malloc(capacity);
-    if (!data) return 0;
-    struct iovec regions[2];
-    size_t size = ring_bytes(ring, ring->kept, ring->end, regions);
-    memcpy(data, regions[0].iov_base, regions[0].iov_len);
-    memcpy(data + regions[0].iov_len, regions[1].iov_base, size - regions[0].iov_len);
+    struct ring larger = *ring;
+    larger.capacity = least(ring->capacity * GROWTH, ring->maximum);
+    size_t added = larger.capacity - ring->capacity;
+    larger.data = added > 0 && added <= allowance ? malloc(larger.capacity) : NULL;
+    if (!larger.data)
+        return 0;
+    larger.end = ring->kept;
+    for (uint64_t at = ring->kept; at < ring->end; at = larger.end)
+        ring_push(&larger, ring->data + at % ring->capacity,
+                  least((size_t)(ring->end - at), ring->capacity - at % ring->capacity));
     free(ring->data);
-    ring->data = data;
-    ring->capacity = capacity;
-    ring->first = 0;
+    *ring = larger;
     return added;
 }

@@ -1,31 +1,24 @@
 /* The last bytes of a stream that counts them from 0: `kept` is the oldest held, `end` the next to come. */
-#pragma once
+#ifndef RING_H
+#define RING_H
 
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/uio.h>
 
 struct ring {
-    uint8_t *data;
+    uint8_t *data; /* byte n lies at n % capacity */
     size_t capacity, maximum;
-    size_t first; /* where the byte numbered `kept` lies */
     uint64_t kept, end;
 };
-
-/* 0, or ENOMEM. */
-int ring_open(struct ring *ring, size_t maximum);
+int ring_open(struct ring *ring, size_t maximum); /* 0, or ENOMEM */
 void ring_close(struct ring *ring);
-
-/* Both regions of what is free (adding to `end` says that it was filled) or of the bytes numbered [from, to); the
- * second may be empty. Returns their size. */
-size_t ring_room(const struct ring *ring, size_t most, struct iovec regions[2]);
-size_t ring_bytes(const struct ring *ring, uint64_t from, uint64_t to, struct iovec regions[2]);
-
-/* Forgets what is before `offset`, which is at most `end`. */
-void ring_acknowledge(struct ring *ring, uint64_t offset);
-
+size_t ring_held(const struct ring *ring);
+size_t ring_free(const struct ring *ring);
+/* Copies `size` bytes from the one numbered `from` on. */
+void ring_copy(const struct ring *ring, uint64_t from, uint8_t *out, size_t size);
 /* Adds bytes, dropping the oldest where room lacks. */
 void ring_push(struct ring *ring, const uint8_t *data, size_t size);
-
 /* Makes the ring larger, within its maximum and as far as `allowance` (bytes in addition) goes. Returns by how much. */
 size_t ring_grow(struct ring *ring, size_t allowance);
+
+#endif

@@ -1,91 +1,86 @@
-#include "spawn.h"
+#include "agent.h"
 
-#include "owned.h"
+#define FIELDS 7
 
-#include <errno.h>
-#include <grp.h>
-#include <pwd.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
-
-#define MOST_BYTES (16 << 20)
-
-/* The tables are the guest's: they may be missing, huge or no files at all. */
-static FILE *open_table(const char *path) {
+/* The file as text; empty if it cannot be read. It is the guest's: it may be missing, huge or no file at all. */
+static char *read_table(const char *path) {
+    static char text[1 << 20]; /* what is behind this is not seen */
+    size_t size = 0;
     auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    struct stat status;
-    if (fd < 0 || fstat(fd, &status) || !S_ISREG(status.st_mode) || status.st_size > MOST_BYTES) return NULL;
-    FILE *table = fdopen(fd, "re");
-    if (table) steal_fd(&fd);
-    return table;
+    for (ssize_t got; fd >= 0 && (got = read(fd, text + size, sizeof text - 1 - size)) > 0;)
+        size += (size_t)got;
+    text[size] = 0;
+    return text;
+}
+
+/* Cuts the next line off `rest` and into its fields; those that lack are empty. Returns false at the end. */
+static bool next_line(char **rest, char *fields[FIELDS]) {
+    char *line = strsep(rest, "\n");
+    bool is_line = line;
+    for (size_t i = 0; i < FIELDS; i++) {
+        char *field = strsep(&line, ":");
+        fields[i] = field ? field : "";
+    }
+    return is_line;
 }
 
 static bool parse_number(const char *text, uint32_t *number) {
-    uint64_t value = 0;
-    if (!*text) return false;
-    for (; *text; text++) {
-        if (*text < '0' || *text > '9') return false;
-        value = value * 10 + (uint64_t)(*text - '0');
-        if (value >= UINT32_MAX) return false; /* -1 means "unchanged" to the kernel */
-    }
+    char *end;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end || value >= UINT32_MAX) /* -1 means "unchanged" to the kernel */
+        return false;
     *number = (uint32_t)value;
     return true;
 }
 
-static void use(struct user *user, const char *name, const char *home, uid_t uid, gid_t gid) {
-    user->uid = uid;
-    user->gid = gid;
-    snprintf(user->name, sizeof user->name, "%s", name);
-    snprintf(user->home, sizeof user->home, "%s", home);
-}
-
-static int find_account(const char *text, struct user *user) {
-    uint32_t number = 0;
-    bool is_number = parse_number(text, &number);
-    FILE *table = open_table("/etc/passwd");
-    bool is_found = false;
-    for (const struct passwd *entry; !is_found && table && (entry = fgetpwent(table));) {
-        is_found = strcmp(entry->pw_name, text) == 0 || (is_number && entry->pw_uid == number);
-        if (is_found) use(user, entry->pw_name, entry->pw_dir, entry->pw_uid, entry->pw_gid);
+/* Finds the line that begins with the name, or has the number, that `text` is. */
+static bool find_line(const char *path, const char *text, uint32_t *number, char *fields[FIELDS]) {
+    uint32_t listed;
+    bool is_number = parse_number(text, number);
+    for (char *rest = read_table(path); next_line(&rest, fields);) {
+        if (!parse_number(fields[2], &listed) || (strcmp(fields[0], text) != 0 && !(is_number && listed == *number)))
+            continue;
+        *number = listed;
+        return true;
     }
-    if (table) fclose(table);
-    if (!is_found && is_number) use(user, text, "/", number, 0);
-    return is_found || is_number ? 0 : EINVAL;
-}
-
-static bool has_member(const struct group *group, const char *name) {
-    for (char **member = group->gr_mem; *member; member++)
-        if (strcmp(*member, name) == 0) return true;
     return false;
 }
 
-/* Finds the group that is named, if one is, and else all of which the user is a member. */
-static int find_groups(const char *text, struct user *user) {
-    FILE *table = open_table("/etc/group");
-    bool is_found = !text || parse_number(text, &user->gid);
-    for (const struct group *group; table && (group = fgetgrent(table));) {
-        if (text && strcmp(group->gr_name, text) == 0) {
-            user->gid = group->gr_gid;
-            is_found = true;
-        } else if (!text && group->gr_gid != user->gid && has_member(group, user->name) &&
-                   user->group_count + 1 < MOST_GROUPS) {
-            user->groups[user->group_count++] = group->gr_gid;
-        }
-    }
-    if (table) fclose(table);
-    user->groups[user->group_count++] = user->gid;
-    return is_found ? 0 : EINVAL;
+static int find_account(const char *text, struct user *user) {
+    char *fields[FIELDS];
+    bool is_listed = find_line("/etc/passwd", text, &user->uid, fields) && parse_number(fields[3], &user->gid);
+    snprintf(user->name, sizeof user->name, "%s", is_listed ? fields[0] : text);
+    snprintf(user->home, sizeof user->home, "%s", is_listed ? fields[5] : "/");
+    return is_listed || parse_number(text, &user->uid) ? 0 : EINVAL;
+}
+
+static void find_groups(struct user *user) {
+    const size_t most = sizeof user->groups / sizeof *user->groups;
+    char *fields[FIELDS];
+    uint32_t gid;
+    for (char *rest = read_table("/etc/group"); next_line(&rest, fields);)
+        for (char *member; (member = strsep(&fields[3], ","));)
+            if (strcmp(member, user->name) == 0 && user->group_count < most && parse_number(fields[2], &gid))
+                user->groups[user->group_count++] = gid;
 }
 
 int user_find(const char *text, struct user *user) {
-    char account[sizeof user->name];
-    const char *colon = strchr(text, ':');
-    size_t size = colon ? (size_t)(colon - text) : strlen(text);
+    char account[256];
+    char *fields[FIELDS];
+    const char *group = strchr(text, ':');
+    int size = group ? (int)(group - text) : (int)strlen(text);
     *user = (struct user){.is_own = !*text};
-    if (user->is_own) snprintf(account, sizeof account, "%u", geteuid());
-    else if (size == 0 || size >= sizeof account) return EINVAL;
-    else snprintf(account, sizeof account, "%.*s", (int)size, text);
+    if (user->is_own)
+        size = snprintf(account, sizeof account, "%u", (unsigned)geteuid());
+    else
+        snprintf(account, sizeof account, "%.*s", size, text);
+    if (size == 0 || (size_t)size >= sizeof account)
+        return EINVAL;
     int error = find_account(account, user);
-    return error || user->is_own ? error : find_groups(colon ? colon + 1 : NULL, user);
+    if (!error && group && !find_line("/etc/group", group + 1, &user->gid, fields))
+        error = parse_number(group + 1, &user->gid) ? 0 : EINVAL;
+    user->groups[user->group_count++] = user->gid;
+    if (!error && !group && !user->is_own)
+        find_groups(user);
+    return error;
 }

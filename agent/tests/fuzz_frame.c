@@ -7,8 +7,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* Everything that a decoded payload points to is read to its end. */
-static size_t touch_texts(struct sbx_texts texts)
-{
+static size_t touch_texts(struct sbx_texts texts) {
     size_t total = 0;
     const char *text = texts.first;
     for (uint32_t i = 0; i < texts.count; i++) {
@@ -18,39 +17,37 @@ static size_t touch_texts(struct sbx_texts texts)
     return total;
 }
 
-static size_t touch(uint8_t type, const union sbx_host_payload *payload)
-{
+static size_t touch(const struct sbx_request *request) {
     size_t total = 0;
-    if (type == SBX_START) {
-        total += strlen(payload->start.user) + strlen(payload->start.cwd);
-        total += touch_texts(payload->start.argv) + touch_texts(payload->start.env);
-        for (uint32_t i = 0; i < payload->start.rlimits.count; i++)
-            total += (size_t)sbx_rlimit_at(payload->start.rlimits, i).soft;
+    if (request->type == SBX_START) {
+        total += strlen(request->start.user) + strlen(request->start.cwd);
+        total += touch_texts(request->start.argv) + touch_texts(request->start.env);
+        for (uint32_t i = 0; i < request->start.rlimits.count; i++)
+            total += (size_t)sbx_rlimit_at(request->start.rlimits, i).soft;
     }
-    if (type == SBX_INPUT && payload->input.data.size > 0)
-        total += payload->input.data.data[payload->input.data.size - 1];
-    if (type == SBX_MOVE)
-        total += strlen(payload->move.root) + strlen(payload->move.source) + strlen(payload->move.target);
+    if (request->type == SBX_INPUT && request->input.data.size > 0)
+        total += request->input.data.data[request->input.data.size - 1];
+    if (request->type == SBX_MOVE)
+        total += strlen(request->move.root) + strlen(request->move.source) + strlen(request->move.target);
     return total;
 }
 
 /* The payload in memory of exactly its size, so that reading past it is seen. */
-static void decode(uint8_t type, const uint8_t *data, size_t size)
-{
-    union sbx_host_payload payload;
+static void decode(uint8_t type, const uint8_t *data, size_t size) {
+    struct sbx_request request;
     uint8_t *copy = malloc(size);
     if (size > 0)
         memcpy(copy, data, size);
-    if (sbx_decode(type, copy, size, &payload) == SBX_DECODED) {
-        volatile size_t seen = touch(type, &payload);
+    struct sbx_frame frame = {.type = type, .payload = copy, .size = size};
+    if (sbx_decode(&frame, &request) == SBX_DECODED) {
+        volatile size_t seen = touch(&request);
         (void)seen;
     }
     free(copy);
 }
 
 /* Puts the right check where the fuzzer would never find it. */
-static void fix_check(uint8_t *frame, size_t size)
-{
+static void fix_check(uint8_t *frame, size_t size) {
     size_t payload = size - SBX_HEADER_SIZE;
     const uint8_t magic[] = {0x53, 0x42, 0x58, 0x31, (uint8_t)payload, (uint8_t)(payload >> 8), 0, 0};
     memcpy(frame, magic, sizeof magic);
@@ -60,8 +57,7 @@ static void fix_check(uint8_t *frame, size_t size)
         frame[16 + i] = (uint8_t)(check >> (8 * i));
 }
 
-static size_t parse(struct sbx_parser *parser, const uint8_t *data, size_t size, size_t piece)
-{
+static size_t parse(struct sbx_parser *parser, const uint8_t *data, size_t size, size_t piece) {
     size_t frames = 0;
     struct sbx_frame frame;
     while (size > 0) {
@@ -81,8 +77,7 @@ static size_t parse(struct sbx_parser *parser, const uint8_t *data, size_t size,
     return frames;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
-{
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static struct sbx_parser parser;
     if (size < 2)
         return 0;

@@ -20,6 +20,7 @@ def _outputs() -> dict[Path, str]:
     outputs = {
         project / "agent/src/frames.h": c.emit_header(frames),
         project / "agent/src/frames_gen.c": c.emit_source(frames),
+        project / "agent/src/handlers_gen.c": c.emit_handlers(frames),
     }
     outputs |= messages.emit(PROTOCOL / "sandbox.proto", project / "src/sandboxd/surfaces/grpc")
     if importlib.util.find_spec("generate.python"):

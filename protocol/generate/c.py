@@ -1,4 +1,4 @@
-"""The emitter of the agent's C codec: `frames.h` and `frames_gen.c`."""
+"""The emitter of the agent's C codec: `frames.h`, `frames_gen.c` and `handlers_gen.c`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,147 @@ C_TYPES = {
     "rlimits": "struct sbx_rlimits {}",
     "rest": "struct sbx_rest {}",
 }
+
+FIELD_CODEC = """struct reader {
+    uint8_t *at;
+    uint8_t *end;
+    bool is_short;
+};
+
+static uint8_t *take(struct reader *from, size_t size) {
+    if (from->is_short || size > (size_t)(from->end - from->at)) {
+        from->is_short = true;
+        return NULL;
+    }
+    from->at += size;
+    return from->at - size;
+}
+
+static void get_bytes(struct reader *from, uint8_t *out, size_t size) {
+    const uint8_t *at = take(from, size);
+    if (at)
+        memcpy(out, at, size);
+    else
+        memset(out, 0, size);
+}
+
+static uint64_t get(struct reader *from, size_t size) {
+    uint64_t value = 0;
+    get_bytes(from, (uint8_t *)&value, size);
+    return value;
+}
+
+static const char *get_text(struct reader *from) {
+    uint8_t *start = from->at;
+    size_t size = get(from, 4);
+    uint8_t *text = take(from, size);
+    if (!text || memchr(text, 0, size)) {
+        from->is_short = true;
+        return "";
+    }
+    memmove(start, text, size);
+    start[size] = 0;
+    return (const char *)start;
+}
+
+const char *sbx_texts_next(const char *text) {
+    return text + sizeof(uint32_t) + strlen(text);
+}
+
+static struct sbx_texts get_texts(struct reader *from) {
+    struct sbx_texts texts = {.count = (uint32_t)get(from, 4), .first = (const char *)from->at};
+    for (uint32_t i = 0; i < texts.count && !from->is_short; i++)
+        get_text(from);
+    return texts;
+}
+
+static struct sbx_rlimits get_rlimits(struct reader *from) {
+    struct sbx_rlimits list = {.count = (uint32_t)get(from, 4)};
+    list.first = take(from, (size_t)list.count * RLIMIT_SIZE);
+    return list;
+}
+
+struct sbx_rlimit sbx_rlimit_at(struct sbx_rlimits list, uint32_t index) {
+    const uint8_t *at = list.first + (size_t)index * RLIMIT_SIZE;
+    struct sbx_rlimit limit;
+    memcpy(&limit.resource, at, 4);
+    memcpy(&limit.soft, at + 4, 8);
+    memcpy(&limit.hard, at + 12, 8);
+    return limit;
+}
+
+static struct sbx_rest get_rest(struct reader *from) {
+    size_t size = (size_t)(from->end - from->at);
+    return (struct sbx_rest){.data = take(from, size), .size = size};
+}
+
+static void put_bytes(struct sbx_buffer *to, const void *data, size_t size) {
+    to->is_short = to->is_short || size > to->room - to->size;
+    if (to->is_short)
+        return;
+    memcpy(to->data + to->size, data, size);
+    to->size += size;
+}
+
+static void put(struct sbx_buffer *to, uint64_t value, size_t size) {
+    put_bytes(to, &value, size);
+}
+
+static void put_text(struct sbx_buffer *to, const char *text) {
+    size_t size = strlen(text);
+    put(to, size, 4);
+    put_bytes(to, text, size);
+}
+
+static size_t begin(struct sbx_buffer *to, uint8_t type, uint32_t id) {
+    size_t start = to->size;
+    put(to, SBX_MAGIC, 8);
+    put(to, type, 4);
+    put(to, id, 8);
+    return start;
+}
+
+static void finish(struct sbx_buffer *to, size_t start, size_t rest) {
+    uint8_t *header = to->data + start;
+    if (to->is_short) {
+        to->size = start;
+        to->is_short = false;
+        return;
+    }
+    uint32_t length = (uint32_t)(to->size - start - SBX_HEADER_SIZE + rest);
+    memcpy(header + 4, &length, sizeof length);
+    uint32_t check = sbx_crc(0, header, 16);
+    memcpy(header + 16, &check, sizeof check);
+}
+"""
+"""How C reads and writes the field types that `frames.toml` names, and the header around them."""
+
+FIELD_TYPES = """/* A list of texts in a decoded payload; sbx_texts_next is only to be asked for while there is one. */
+struct sbx_texts {
+    uint32_t count;
+    const char *first;
+};
+
+const char *sbx_texts_next(const char *text);
+
+struct sbx_rlimits {
+    uint32_t count;
+    const uint8_t *first;
+};
+
+struct sbx_rlimit {
+    uint32_t resource;
+    uint64_t soft;
+    uint64_t hard;
+};
+
+struct sbx_rlimit sbx_rlimit_at(struct sbx_rlimits list, uint32_t index);
+
+struct sbx_rest {
+    const uint8_t *data;
+    size_t size;
+};"""
+"""What the field types that are no numbers become in C."""
 
 RESERVED = {"errno": "error"}
 """Fields whose names C has taken."""
@@ -52,9 +193,21 @@ def _with_fields(frames: Iterable[Frame]) -> list[Frame]:
     return [frame for frame in frames if frame.fields]
 
 
+SIZES = {kind: size for kind, size in FIXED_SIZES.items() if kind != "bytes16"}
+
+
 def _encoder(frame: Frame) -> str:
-    value = f", const struct sbx_{frame.name} *value" if frame.fields else ""
-    return f"size_t sbx_encode_{frame.name}(uint8_t *out, size_t room, uint32_t id{value})"
+    if not frame.fields:
+        return f"void sbx_send_{frame.name}(struct sbx_buffer *to, uint32_t id)"
+    return f"void sbx_encode_{frame.name}(struct sbx_buffer *to, uint32_t id, const struct sbx_{frame.name} *value)"
+
+
+def _declaration(frame: Frame) -> list[str]:
+    lines = [f"{_encoder(frame)};"]
+    if frame.fields:
+        lines.append(f"#define sbx_send_{frame.name}(to, id, ...) \\")
+        lines.append(f"    sbx_encode_{frame.name}(to, id, &(const struct sbx_{frame.name}){{__VA_ARGS__}})")
+    return lines
 
 
 def emit_header(schema: Schema) -> str:
@@ -63,66 +216,75 @@ def emit_header(schema: Schema) -> str:
     lines += [f"#define SBX_VERSION {schema.version}", f"#define SBX_MAGIC 0x{schema.magic:x}u", ""]
     for name, values in schema.constants.items():
         lines += [*_table(name, values), ""]
-    lines += ["enum sbx_type {"]
+    lines += FIELD_TYPES.splitlines()
+    lines += ["", "enum sbx_type {"]
     lines += [f"    SBX_{frame.name.upper()} = 0x{frame.code:02x}," for frame in schema.frames]
     lines += ["};", ""]
     for frame in _with_fields(schema.frames):
         lines += _struct(frame)
-    lines += ["union sbx_host_payload {"]
-    lines += [f"    struct sbx_{frame.name} {frame.name};" for frame in _with_fields(schema.sent_by("host"))]
+    lines += ["/* A decoded frame of the host; which member is meant is told by `type`. */"]
+    lines += ["struct sbx_request {", "    uint8_t type;", "    uint8_t flags;", "    uint32_t id;", "    union {"]
+    lines += [f"        struct sbx_{frame.name} {frame.name};" for frame in _with_fields(schema.sent_by("host"))]
     lines += [
+        "    };",
         "};",
         "",
-        "/* Decodes in place: texts are moved to the start of their length and ended by a NUL. `out` points into",
-        " * `payload`. SBX_UNKNOWN_TYPE is for a type that no host sends. */",
-        "enum sbx_decoded sbx_decode(uint8_t type, uint8_t *payload, size_t size, union sbx_host_payload *out);",
+        "/* Decodes in place: texts are moved to the start of their length and ended by a NUL. `request` points into",
+        " * the payload of `frame`. SBX_UNKNOWN_TYPE is for a type that no host sends. */",
+        "enum sbx_decoded sbx_decode(const struct sbx_frame *frame, struct sbx_request *request);",
         "",
-        "/* Encoders write a whole frame, or all of it before the bytes of a `rest` field, and return what they wrote;",
-        " * 0 when `room` is too small. */",
+        "/* Each adds a whole frame, or all of it before the bytes of a `rest` field; fields are given by name,",
+        " * `sbx_send_end(to, id, .channel = 1, .offset = 5)`, and every text must be. */",
     ]
-    lines += [f"{_encoder(frame)};" for frame in schema.sent_by("guest")]
+    for frame in schema.sent_by("guest"):
+        lines += _declaration(frame)
+    lines += [
+        "",
+        "/* Whoever takes requests has one function for each, which the table `sbx_handlers` finds by the type. */",
+        "struct agent;",
+        "typedef void sbx_handler(struct agent *agent, const struct sbx_request *request);",
+        "extern sbx_handler *const sbx_handlers[];",
+    ]
+    lines += [f"sbx_handler on_{frame.name};" for frame in schema.sent_by("host")]
     lines += ["", "#endif"]
     return "\n".join(lines) + "\n"
-
-
-def _get(field: Field) -> str:
-    if field.type not in FIXED_SIZES:
-        return f"sbx_get_{field.type}(&from)"
-    return f"({C_TYPES[field.type].split()[0]})sbx_get(&from, {FIXED_SIZES[field.type]})"
 
 
 def _decode(frame: Frame) -> list[str]:
     lines = [f"    case SBX_{frame.name.upper()}:"]
     for field in frame.fields:
-        target = f"out->{frame.name}.{_name(field)}"
+        target = f"request->{frame.name}.{_name(field)}"
         if field.type == "bytes16":
-            lines.append(f"        sbx_get_bytes(&from, {target}, sizeof {target});")
+            lines.append(f"        get_bytes(&from, {target}, sizeof {target});")
+        elif field.type in SIZES:
+            kind = C_TYPES[field.type].removesuffix(" {}")
+            lines.append(f"        {target} = ({kind})get(&from, {SIZES[field.type]});")
         else:
-            lines.append(f"        {target} = {_get(field)};")
+            lines.append(f"        {target} = get_{field.type}(&from);")
     lines.append("        break;")
     return lines
 
 
-def _put(field: Field) -> str:
+def _put(field: Field) -> list[str]:
+    value = f"value->{_name(field)}"
     if field.type == "bytes16":
-        return f"    sbx_put_bytes(&to, value->{_name(field)}, sizeof value->{_name(field)});"
+        return [f"    put_bytes(to, {value}, sizeof {value});"]
     if field.type == "rest":
-        return f"    size_t rest = value->{_name(field)}.size;"
+        return []
     if field.type == "text":
-        return f"    sbx_put_text(&to, value->{_name(field)});"
-    return f"    sbx_put(&to, (uint64_t)value->{_name(field)}, {FIXED_SIZES[field.type]});"
+        return [f"    put_text(to, {value});"]
+    return [f"    put(to, (uint64_t){value}, {SIZES[field.type]});"]
 
 
 def _encode(frame: Frame) -> list[str]:
     if not all(field.type in {*FIXED_SIZES, "text", "rest"} for field in frame.fields):
         raise ValueError(f"no guest frame has had a list before `{frame.name}`: teach the emitter")
-    has_rest = any(field.type == "rest" for field in frame.fields)
+    rest = [f"value->{_name(field)}.size" for field in frame.fields if field.type == "rest"]
     return [
-        _encoder(frame),
-        "{",
-        "    struct sbx_writer to = sbx_write(out, room);",
-        *(_put(field) for field in frame.fields),
-        f"    return sbx_finish(&to, SBX_{frame.name.upper()}, id, {'rest' if has_rest else '0'});",
+        f"{_encoder(frame)} {{",
+        f"    size_t start = begin(to, SBX_{frame.name.upper()}, id);",
+        *(line for field in frame.fields for line in _put(field)),
+        f"    finish(to, start, {rest[0] if rest else '0'});",
         "}",
         "",
     ]
@@ -134,11 +296,21 @@ def emit_source(schema: Schema) -> str:
         NOTICE,
         '#include "frames.h"',
         "",
-        "enum sbx_decoded sbx_decode(uint8_t type, uint8_t *payload, size_t size, union sbx_host_payload *out)",
-        "{",
-        "    struct sbx_reader from = sbx_read(payload, size);",
+        "#include <string.h>",
         "",
-        "    switch (type) {",
+        "#define RLIMIT_SIZE 20",
+        "",
+        '_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are copied as they are");',
+        "",
+        *FIELD_CODEC.splitlines(),
+        "",
+        "enum sbx_decoded sbx_decode(const struct sbx_frame *frame, struct sbx_request *request) {",
+        "    struct reader from = {.at = frame->payload, .end = frame->payload + frame->size};",
+        "",
+        "    request->type = frame->type;",
+        "    request->flags = frame->flags;",
+        "    request->id = frame->id;",
+        "    switch (frame->type) {",
     ]
     for frame in schema.sent_by("host"):
         lines += _decode(frame)
@@ -146,10 +318,17 @@ def emit_source(schema: Schema) -> str:
         "    default:",
         "        return SBX_UNKNOWN_TYPE;",
         "    }",
-        "    return sbx_is_read(&from) ? SBX_DECODED : SBX_MALFORMED;",
+        "    return !from.is_short && from.at == from.end ? SBX_DECODED : SBX_MALFORMED;",
         "}",
         "",
     ]
     for frame in schema.sent_by("guest"):
         lines += _encode(frame)
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def emit_handlers(schema: Schema) -> str:
+    """Return the text of `handlers_gen.c`."""
+    entries = [f"    [SBX_{frame.name.upper()}] = on_{frame.name}," for frame in schema.sent_by("host")]
+    lines = [NOTICE, '#include "frames.h"', "", "sbx_handler *const sbx_handlers[] = {", *entries, "};"]
+    return "\n".join(lines) + "\n"

@@ -62,6 +62,8 @@ def test_a_missing_program_exits_127_with_a_sentence(agent: Driver) -> None:
     assert agent.output(record_id, 2) == b"sandboxd: cannot run `no-such-program`: No such file or directory\n"
     assert agent.run("/no/such/program")[0] == 127
     assert agent.run("")[0] == 127
+    agent.quiet()
+    assert not [frame for _, frame in agent.frames if isinstance(frame, wire.Accepted)], "it has no stdin"
 
 
 def test_a_program_that_cannot_be_executed_exits_126(agent: Driver, tmp_path: Path) -> None:
