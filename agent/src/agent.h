@@ -118,8 +118,8 @@ void processes_reap(struct agent *agent);
 
 /* ---- descendants.c: whatever a start has brought forth, in whatever session or however orphaned ---- */
 /* A mark is a hard limit on file locks (in gVisor on resident memory), which the kernel does not enforce, children
- * inherit and nobody can raise again. Where neither can be set, it is a variable in the environment, which a program can
- * get rid of. */
+ * inherit and nobody can raise again. Where neither can be set, it is a variable in the environment, which a program
+ * can get rid of. */
 struct marks {
     uint64_t first;
     uint64_t next; /* each mark is below the one before */

@@ -145,8 +145,8 @@ static uint64_t own_mark(const struct marks *marks, const struct process *of, co
     return is_by_session && seen->session == of->pid ? of->mark : NO_ONE;
 }
 
-/* Whose a process is, by itself or else by the nearest ancestor of which it can be told. An orphan whose limit was never
- * given has lowered it to hide: it is taken for anyone's. */
+/* Whose a process is, by itself or else by the nearest ancestor of which it can be told. An orphan whose limit was
+ * never given has lowered it to hide: it is taken for anyone's. */
 static uint64_t owner_of(const struct marks *marks, const struct process *of, const struct seen *seen) {
     size_t generations = 0;
     for (const struct seen *at = seen; at && generations < census_count; at = find(at->parent), generations++) {

@@ -76,7 +76,9 @@ static int send_status(struct sbx_buffer *to, uint32_t id, int parent, const cha
     char target[PATH_MAX] = {0};
     if (fstatat(parent, name, &found, AT_SYMLINK_NOFOLLOW))
         return errno;
-    uint8_t kind = S_ISREG(found.st_mode) ? SBX_KIND_FILE : S_ISDIR(found.st_mode) ? SBX_KIND_DIRECTORY : SBX_KIND_OTHER;
+    uint8_t kind = S_ISREG(found.st_mode) ? SBX_KIND_FILE : SBX_KIND_OTHER;
+    if (S_ISDIR(found.st_mode))
+        kind = SBX_KIND_DIRECTORY;
     if (S_ISLNK(found.st_mode) && readlinkat(parent, name, target, sizeof target - 1) >= 0)
         kind = SBX_KIND_SYMLINK;
     sbx_send_status(to, id, .kind = kind, .mode = found.st_mode & 07777, .size = (uint64_t)found.st_size,

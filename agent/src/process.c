@@ -12,8 +12,9 @@
 #define PAUSE_BETWEEN_PASSES_US 1000
 
 bool process_lives_on(const struct record *record) {
-    const struct process *process = &record->process;
-    return process->pid > 0 || process->is_killing || record->outputs[0].source.fd >= 0 || record->outputs[1].source.fd >= 0;
+    const struct output *outputs = record->outputs;
+    bool has_output = outputs[0].source.fd >= 0 || outputs[1].source.fd >= 0;
+    return record->process.pid > 0 || record->process.is_killing || has_output;
 }
 
 static void note_exit(struct agent *agent, struct record *record, int status) {

@@ -57,7 +57,9 @@ CHILD static void raise_oom_score(const struct agent *agent) {
 CHILD static int set_identity(const struct user *user) {
     if (user->is_own)
         return 0;
-    if (syscall(SYS_setgroups, user->group_count, user->groups) || syscall(SYS_setresgid, user->gid, user->gid, user->gid))
+    if (syscall(SYS_setgroups, user->group_count, user->groups))
+        return -1;
+    if (syscall(SYS_setresgid, user->gid, user->gid, user->gid))
         return -1;
     return (int)syscall(SYS_setresuid, user->uid, user->uid, user->uid);
 }

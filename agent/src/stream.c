@@ -33,7 +33,7 @@ void output_push(struct agent *agent, struct output *output, const void *data, s
     }
 }
 
-/* A terminal whose programs have all closed it may be opened again by its session, and closing our end would hang up. */
+/* A terminal whose programs have all closed it may be opened again by its session, and closing ours would hang up. */
 static void end_output(struct agent *agent, struct record *record, struct output *output, int error) {
     output->is_ended = true;
     output->is_unwanted = false;
@@ -151,7 +151,8 @@ static int take(struct agent *agent, struct input *input, const struct sbx_input
 
 void on_input(struct agent *agent, const struct sbx_request *request) {
     struct record *record = record_find(agent, request->id);
-    int error = !record ? ESRCH : record->input.ring.maximum == 0 ? EINVAL : take(agent, &record->input, &request->input);
+    bool takes_input = record && record->input.ring.maximum > 0;
+    int error = takes_input ? take(agent, &record->input, &request->input) : record ? EINVAL : ESRCH;
     if (error) {
         channel_answer(agent, request->id, error, "take this input", NULL);
         return;
@@ -189,8 +190,9 @@ void record_watch(struct agent *agent, struct record *record) {
 }
 
 static int dial(uint16_t port, bool is_second) {
-    struct sockaddr_in first = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct sockaddr_in6 second = {.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    struct sockaddr_in first = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in6 second = {.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = in6addr_loopback};
+    first.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int fd = socket(is_second ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     int result = is_second ? connect(fd, (const struct sockaddr *)&second, sizeof second)
                            : connect(fd, (const struct sockaddr *)&first, sizeof first);
@@ -199,8 +201,8 @@ static int dial(uint16_t port, bool is_second) {
     return fd;
 }
 
-/* Tries the next address. Where there is no IPv6, the first answer is the telling one. What keeps it from beginning ends
- * it like a stream that breaks off. */
+/* Tries the next address. Where there is no IPv6, the first answer is the telling one. What keeps it from beginning
+ * ends it like a stream that breaks off. */
 static void try_to_connect(struct agent *agent, struct record *record, int former_error) {
     struct source *source = &record->outputs[0].source;
     source_close(agent, source);
