@@ -4,88 +4,99 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cases import AGENT, BURST, OURS, RUNC, Bench, prepared
-from bench.report import machine, print_aim, print_comparison, print_machine
+from bench import images
+from bench.aims import print_aims
+from bench.cases import BURST, CYCLE, DESTROY, EXECUTE, ROWS, STREAM, Bench, prepared
+from bench.measure import Findings
+from bench.report import machine, print_comparison, print_machine
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bench.measure import Comparison
 
-CASES = ("cycle", "destroy", "execute", "row", "burst", "memory")
+KINDS = ("cycle", "destroy", "execute", "row", "burst", "memory", "stream")
+CASES = (*KINDS, *(f"gvisor-{kind}" for kind in ("cycle", "destroy", "execute", "row", "stream")), "images")
+FLAVOURS = {"container": ("crun", "runc"), "gvisor": ("runsc", "runsc-ptrace")}
 
 
 def main() -> None:
     """Parse, measure, report."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all unless told")
-    parser.add_argument("--rounds", type=int, default=60, help="samples of each arm (default 60)")
+    parser.add_argument("--rounds", type=int, default=40, help="samples of each arm (default 40)")
     parser.add_argument("--json", type=Path, help="file that takes all figures")
     parser.add_argument("--images", type=Path, default=Path("/var/lib/sandboxd/images"), help="the images folder")
-    parser.add_argument("--flavour", choices=("crun", "runc"), default="crun", help="what our server uses (crun)")
+    for runtime, names in FLAVOURS.items():
+        option = "--flavour" if runtime == "container" else f"--{runtime}-flavour"
+        told = f"what our server uses for `{runtime}` ({names[0]})"
+        parser.add_argument(option, dest=runtime, choices=names, default=names[0], help=told)
     asked = parser.parse_args()
     chosen = asked.cases or list(CASES)
     if unknown := set(chosen) - set(CASES):
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    flavours = {runtime: getattr(asked, runtime) for runtime in FLAVOURS}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing of ours outlives us
 
-    facts = machine() | {"ours": asked.flavour}
+    facts = machine() | {"ours": ", ".join(flavours.values())}
     print_machine(facts)
+    found = {runtime: _measure(runtime, chosen, asked.rounds, asked.images, flavours) for runtime in FLAVOURS}
+    print()
+    for runtime, findings in found.items():
+        print_aims(runtime, findings)
+    unpacking = images.measure() if "images" in chosen else {}
+    if asked.json:
+        record = {"machine": facts, "runtimes": {runtime: _record(findings) for runtime, findings in found.items()}}
+        record["images"] = unpacking
+        asked.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _measure(runtime: str, chosen: list[str], rounds: int, images: Path, flavours: Mapping[str, str]) -> Findings:
+    prefix = "" if runtime == "container" else f"{runtime}-"
+    kinds = [kind for kind in KINDS if prefix + kind in chosen]
+    if not kinds:
+        return Findings()
     with (
         tempfile.TemporaryDirectory(prefix="sandboxd-bench-") as folder,
-        prepared(Path(folder), asked.images, asked.flavour) as bench,
+        prepared(Path(folder), images, runtime, flavours) as bench,
     ):
-        comparisons = _compare(bench, chosen, asked.rounds)
-        memory = bench.memory_kib() if "memory" in chosen else None
-    print()
-    _print_aims(comparisons, memory)
-    if asked.json:
-        asked.json.write_text(json.dumps(_record(facts, comparisons, memory), indent=2) + "\n")
+        return _compare(runtime, bench, kinds, rounds)
 
 
-def _compare(bench: Bench, chosen: list[str], rounds: int) -> dict[str, Comparison]:
-    comparisons: dict[str, Comparison] = {}
+def _compare(runtime: str, bench: Bench, kinds: list[str], rounds: int) -> Findings:
+    findings = Findings(bench.theirs)
 
     def note(case: str, comparison: Comparison) -> None:
-        comparisons[case] = comparison
-        print_comparison(case, comparison)
+        findings.comparisons[case] = comparison
+        print_comparison(f"{runtime}: {case}", comparison)
 
-    if "cycle" in chosen:
-        note("create + exec + destroy", bench.cycle(rounds))
-    if "destroy" in chosen:
-        note("destroy", bench.destroy(rounds))
-    if "execute" in chosen:
-        note("exec", bench.execute(rounds))
-    if "row" in chosen:
-        note("execs in a row", bench.execute_in_a_row(rounds))
-    if "burst" in chosen:
+    if "cycle" in kinds:
+        note(CYCLE, bench.cycle(rounds))
+    if "destroy" in kinds:
+        note(DESTROY, bench.destroy(rounds))
+    if "execute" in kinds:
+        note(EXECUTE, bench.execute(rounds))
+    if "row" in kinds:
+        note(ROWS, bench.execute_in_a_row(max(1, rounds // 2)))
+    if "burst" in kinds:
         whole, each = bench.burst(max(1, rounds // 4))
         note(f"{BURST} execs at once, all", whole)
         note(f"{BURST} execs at once, each", each)
-    return comparisons
+    if "stream" in kinds:
+        note(STREAM, bench.stream(max(1, rounds // 3)))
+    if "memory" in kinds:
+        findings.memory_kib = bench.memory_kib()
+    return findings
 
 
-def _print_aims(comparisons: dict[str, Comparison], memory: float | None) -> None:
-    def median(case: str, arm: str) -> float:
-        return comparisons[case].arms[arm].percentile(0.5)
-
-    if (case := "create + exec + destroy") in comparisons:
-        print_aim("create + exec + destroy / `runc run`", median(case, OURS) / median(case, RUNC), 1.5, "x")
-    if (case := "destroy") in comparisons:
-        print_aim("destroy / kill + `runc delete`", median(case, OURS) / median(case, RUNC), 1.0, "x")
-    if (case := "exec") in comparisons:
-        print_aim("exec / `runc exec`", median(case, OURS) / median(case, RUNC), 0.125, "x")
-        print_aim("a lone exec above the agent's own time", median(case, OURS) - median(case, AGENT), 1.0, "ms")
-    if (case := "execs in a row") in comparisons:
-        print_aim("an exec in a row above the agent's own", median(case, OURS) - median(case, AGENT), 1.0, "ms")
-    if memory is not None:
-        print_aim("server memory for each idle sandbox", memory, 100.0, "KiB")
-
-
-def _record(facts: dict[str, Any], comparisons: dict[str, Comparison], memory: float | None) -> dict[str, Any]:
+def _record(findings: Findings) -> dict[str, Any]:
     return {
-        "machine": facts,
         "cases": {
             case: {
                 "rounds": comparison.rounds,
@@ -95,9 +106,9 @@ def _record(facts: dict[str, Any], comparisons: dict[str, Comparison], memory: f
                     for name, samples in comparison.arms.items()
                 },
             }
-            for case, comparison in comparisons.items()
+            for case, comparison in findings.comparisons.items()
         },
-        "server_kib_per_idle_sandbox": memory,
+        "server_kib_per_idle_sandbox": findings.memory_kib,
     }
 
 

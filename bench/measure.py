@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 QUIET_S = 0.05
 """How long the machine is watched before a round: a lone request finds it idle, and so does a sample here."""
 QUIET_SHARE = 0.15
-QUIET_PATIENCE_S = 2.0
+QUIET_PATIENCE_S = 0.5
 
 
 @dataclass(slots=True)
@@ -43,6 +43,18 @@ class Comparison:
     arms: dict[str, Samples]
     rounds: int = 0
     noisy: int = 0
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was measured of one runtime: comparisons by case, and memory of the server for each idle sandbox.
+
+    `theirs` is the arm that ours are compared with.
+    """
+
+    theirs: str = ""
+    comparisons: dict[str, Comparison] = field(default_factory=dict)
+    memory_kib: float | None = None
 
 
 def interleave(arms: Mapping[str, Callable[[], float]], *, rounds: int, warm_up: int = 3) -> Comparison:

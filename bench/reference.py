@@ -1,8 +1,8 @@
-"""What we compare with: `runc` on the bundle of one of our own sandboxes, driven as fast as its commands allow.
+"""What we compare with: an OCI program on the bundle of one of our own sandboxes, as fast as its commands allow.
 
 The bundle is mounted beforehand and only once, which is to the reference's advantage: our own create pays for it. The
-root file system, namespaces, limits, seccomp profile and mounts are the same; only the program differs, since runc has
-no agent. Programs are started with posix_spawn and awaited by the kernel's word, never by polling; orphans are
+root file system, namespaces, limits, seccomp profile and mounts are the same; only what runs inside differs, since
+there is no agent. Programs are started with posix_spawn and awaited by the kernel's word, never by polling; orphans are
 reaped at once.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -22,13 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measure import timed_ms
 from bench.serving import IMAGE
+from bench.streaming import SIZE_MIB, WRITE
 from bench.worker import answer_forever
+from sandboxd.core.spec import MIB
 from sandboxd.guest.binary import agent_binary
 from sandboxd.host import syscalls, userns
 from sandboxd.host.private_mounts import WORKSPACE
 from sandboxd.host.spawn import tail
 from sandboxd.images.store import ImageStore
 from sandboxd.runtimes.oci import disk, rootfs
+from sandboxd.runtimes.oci.flavours import FLAVOURS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,13 +42,15 @@ if TYPE_CHECKING:
 NAME = "bench-reference"
 IDLE = ["/bin/sleep", "1000000"]
 TRUE = ["/bin/true"]
+READ_SIZE = 256 * 1024
 
 
 class Reference:
-    """runc and two bundles: one whose program is `true`, one that idles."""
+    """A program and two bundles: one whose command is `true`, one that idles."""
 
-    def __init__(self, folder: Path, donor: dict[str, Any], image: Rootfs) -> None:
+    def __init__(self, folder: Path, flavour: str, donor: dict[str, Any], image: Rootfs) -> None:
         self._folder = folder
+        self._command = FLAVOURS[flavour].command(str(folder / "root"), str(folder / "log"))
         self._runs = 0
         self._base = int(donor["linux"]["uidMappings"][0]["hostID"])
         syscalls.become_subreaper()
@@ -62,14 +68,18 @@ class Reference:
             (bundle / "config.json").write_text(json.dumps(_adapted(donor, command, str(agent), name)))
 
     def run(self) -> float:
-        """`runc run` of `true`: made, run, removed."""
+        """`run` of `true`: made, run, removed."""
         self._runs += 1
-        return timed_ms(lambda: self._runc("run", "--bundle", str(self._folder / "true"), f"{NAME}-{self._runs}"))
+        return timed_ms(lambda: self._do("run", "--bundle", str(self._folder / "true"), f"{NAME}-{self._runs}"))
+
+    def version(self) -> float:
+        """Start the program only to let it say which it is: no command of it can take less."""
+        return timed_ms(lambda: self._do("--version"))
 
     def start(self, name: str) -> None:
         """Start an idle sandbox; not timed."""
         bundle, pid = str(self._folder / "idle"), str(self._folder / f"{name}.pid")
-        self._runc("run", "--detach", "--pid-file", pid, "--bundle", bundle, name)
+        self._do("run", "--detach", "--pid-file", pid, "--bundle", bundle, name)
 
     def destroy(self, name: str) -> float:
         """Kill an idle sandbox, wait for its end, and delete it."""
@@ -77,8 +87,27 @@ class Reference:
         return timed_ms(lambda: self._kill_and_delete(name, pid))
 
     def execute(self, name: str) -> float:
-        """`runc exec` of `true` in an idle sandbox."""
-        return timed_ms(lambda: self._runc("exec", name, *TRUE))
+        """`exec` of `true` in an idle sandbox."""
+        return timed_ms(lambda: self._do("exec", name, *TRUE))
+
+    def stream(self, name: str) -> float:
+        """`exec` of what writes a lot to stdout, a pipe that we read until its end."""
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, READ_SIZE)
+        came = 0
+        try:
+            before = time.perf_counter_ns()
+            pid = self._spawn("exec", name, *WRITE.split(), stdout=writing)
+            os.close(writing)
+            while data := os.read(reading, READ_SIZE):
+                came += len(data)
+            self._end("exec", pid)
+            taken = (time.perf_counter_ns() - before) / 1e6
+        finally:
+            os.close(reading)
+        if came != SIZE_MIB * MIB:
+            raise RuntimeError(f"{came} bytes came")
+        return taken
 
     def burst(self, name: str, width: int) -> list[float]:
         """Many at once: the milliseconds from the start to the end of each."""
@@ -90,11 +119,11 @@ class Reference:
             if pid in waiting:
                 waiting.remove(pid)
                 taken.append((time.perf_counter_ns() - before) / 1e6)
-                _check(status, f"one of {width} `runc exec`", self._folder / "stderr")
+                _check(status, f"one of {width} `exec`", self._folder / "stderr")
         return taken
 
     def close(self) -> None:
-        """Remove the mounts and the cgroups that runc leaves above its own."""
+        """Remove the mounts, and the cgroups that the program leaves above its own."""
         rootfs.dismantle(NAME)
         for folder in Path("/sys/fs/cgroup").glob(f"**/{NAME}"):
             folder.rmdir()
@@ -102,28 +131,36 @@ class Reference:
     def _kill_and_delete(self, name: str, pid: int) -> None:
         handle = os.pidfd_open(pid)
         try:
-            self._runc("kill", name, "KILL")
+            self._do("kill", name, "KILL")
             select.select([handle], [], [])
         finally:
             os.close(handle)
+        self._reap_orphans()
+        self._do("delete", name)
+        self._reap_orphans()
+
+    def _reap_orphans(self) -> None:
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)
-        self._runc("delete", name)
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
-    def _runc(self, *arguments: str) -> None:
-        pid = self._spawn(*arguments)
+    def _do(self, *arguments: str) -> None:
+        self._end(arguments[0], self._spawn(*arguments))
+
+    def _end(self, verb: str, pid: int) -> None:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        _check(os.waitpid(pid, 0)[1], f"`runc {arguments[0]}`", self._folder / "stderr")
+        _check(os.waitpid(pid, 0)[1], f"`{verb}`", self._folder / "stderr")
 
-    def _spawn(self, *arguments: str) -> int:
+    def _spawn(self, *arguments: str, stdout: int | None = None) -> int:
         null = os.devnull
+        to = (os.POSIX_SPAWN_OPEN, 1, null, os.O_WRONLY, 0) if stdout is None else (os.POSIX_SPAWN_DUP2, stdout, 1)
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, null, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, null, os.O_WRONLY, 0),
+            to,
             (os.POSIX_SPAWN_OPEN, 2, str(self._folder / "stderr"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
         ]
-        command = ["runc", "--root", str(self._folder / "root"), *arguments]
-        return os.posix_spawnp("runc", command, os.environ, file_actions=actions, setsigdef=(signal.SIGPIPE,))
+        command = [*self._command, *arguments]
+        return os.posix_spawnp(command[0], command, os.environ, file_actions=actions, setsigdef=(signal.SIGPIPE,))
 
 
 def _adapted(donor: dict[str, Any], command: Sequence[str], agent: str, name: str) -> dict[str, Any]:
@@ -144,19 +181,21 @@ def _check(status: int, what: str, stderr: Path) -> None:
         raise RuntimeError(f"{what} ended with {code}: {tail(stderr)}")
 
 
-def main(folder: Path, configuration: Path, images: Path) -> None:
+def main(folder: Path, flavour: str, configuration: Path, images: Path) -> None:
     """Answer until told no more."""
     donor = json.loads(configuration.read_text())
     store = ImageStore(images)
-    reference = Reference(folder, donor, asyncio.run(store.rootfs(IMAGE, user=NAME)))
+    reference = Reference(folder, flavour, donor, asyncio.run(store.rootfs(IMAGE, user=NAME)))
     try:
         answer_forever(
             {
                 "run": reference.run,
+                "version": reference.version,
                 "start": reference.start,
                 "destroy": reference.destroy,
                 "execute": reference.execute,
                 "burst": reference.burst,
+                "stream": reference.stream,
             }
         )
     finally:
@@ -166,4 +205,4 @@ def main(folder: Path, configuration: Path, images: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(Path(sys.argv[1]), sys.argv[2], *map(Path, sys.argv[3:]))

@@ -10,10 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sandboxd.runtimes.oci.flavours import FLAVOURS
+
 if TYPE_CHECKING:
     from bench.measure import Comparison
 
-ROW = "{:<28} {:<20} {:>5} {:>7} {:>9} {:>9} {:>9} {:>9}"
+ROW = "{:<36} {:<20} {:>5} {:>7} {:>9} {:>9} {:>9} {:>9}"
 
 
 def machine() -> dict[str, str | int | float]:
@@ -28,6 +30,7 @@ def machine() -> dict[str, str | int | float]:
         "uvloop": version("uvloop"),
         "runc": _first_line("runc", "--version"),
         "crun": _first_line("crun", "--version"),
+        "runsc": _first_line(FLAVOURS["runsc"].binary, "--version"),
         "load": os.getloadavg()[0],
         "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -53,10 +56,23 @@ def print_comparison(case: str, comparison: Comparison) -> None:
         print(f"  {comparison.noisy} of {comparison.rounds} rounds began on a busy machine; they are kept")
 
 
-def print_aim(text: str, figure: float, aim: float, unit: str) -> None:
-    """Print a claim with its figure beside the aim."""
-    verdict = "met" if figure <= aim else "missed"
-    print(f"{text:<72} {figure:>8.2f} {unit:<4} aim {aim:g}: {verdict}")
+def print_most(text: str, figure: float, aim: float, unit: str) -> None:
+    """Print a claim of at most so much, with its figure."""
+    _print_aim(text, figure, f"at most {aim:g}", unit, is_met=figure <= aim)
+
+
+def print_least(text: str, figure: float, aim: float, unit: str) -> None:
+    """Print a claim of at least so much, with its figure."""
+    _print_aim(text, figure, f"at least {aim:g}", unit, is_met=figure >= aim)
+
+
+def print_floor(text: str, figure: float, unit: str) -> None:
+    """Print what no server can go below."""
+    print(f"{text:<82} {figure:>8.2f} {unit:<5} the floor")
+
+
+def _print_aim(text: str, figure: float, aim: str, unit: str, *, is_met: bool) -> None:
+    print(f"{text:<82} {figure:>8.2f} {unit:<5} aim {aim}: {'met' if is_met else 'missed'}")
 
 
 def _line(path: str, key: str) -> str:

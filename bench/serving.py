@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 PATIENCE_S = 30.0
 IMAGE = "alpine:latest"
-CREATE = {"type": "container", "image": IMAGE, "command": [], "memory_mb": 128, "cpu_cores": 1.0}
+MEMORY_MB = 128
+CPU_CORES = 1.0
 TRUE = {"command": ["/bin/true"]}
 
 
@@ -30,6 +31,7 @@ class Serving:
 
     pid: int
     port: int
+    grpc_port: int
     state: Path
 
     def pss_kib(self) -> int:
@@ -42,18 +44,23 @@ class Serving:
 
 
 class Client:
-    """One kept connection. Every method raises RuntimeError when the server does not say what it should."""
+    """One kept connection, and sandboxes of one runtime.
 
-    def __init__(self, port: int) -> None:
+    Every method raises RuntimeError when the server does not say what it should.
+    """
+
+    def __init__(self, port: int, runtime: str) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+        limits = {"memory_mb": MEMORY_MB, "cpu_cores": CPU_CORES}
+        self._create = {"type": runtime, "image": IMAGE, "command": [], **limits}
 
     def create(self) -> str:
         """Make a sandbox that idles, and return its id."""
-        return str(self._ask("POST", "/sandboxes", CREATE)["id"])
+        return str(self._ask("POST", "/sandboxes", self._create)["id"])
 
-    def execute(self, sandbox: str, body: object = None) -> None:
-        """Run a command, `/bin/true` unless told."""
-        answer = self._ask("POST", f"/sandboxes/{sandbox}/exec", body or TRUE)
+    def execute(self, sandbox: str) -> None:
+        """Run `/bin/true`."""
+        answer = self._ask("POST", f"/sandboxes/{sandbox}/exec", TRUE)
         if answer["exit_code"] != 0:
             raise RuntimeError(f"exec said {answer}")
 
@@ -117,21 +124,27 @@ class Burst:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, flavour: str) -> Iterator[Serving]:
-    """Run a server that uses one OCI program, until the block ends; its sandboxes end with it."""
-    port = free_port()
+def serve(folder: Path, flavours: Mapping[str, str]) -> Iterator[Serving]:
+    """Run a server that uses one OCI program for each runtime, until the block ends; its sandboxes end with it."""
+    port, grpc_port = free_port(), free_port()
     state, log = folder / "state", folder / "server.log"
     program = str(Path(sys.executable).with_name("sandboxd"))
-    arguments = ["serve", "--port", str(port), "--grpc-port", "0", "--state", str(state), "--stop-sandboxes"]
-    arguments += ["--set", f"runtime.flavours={flavour}"]
+    arguments = ["serve", "--port", str(port), "--grpc-port", str(grpc_port), "--state", str(state)]
+    arguments += ["--stop-sandboxes", *(f"--set={key}={value}" for key, value in settings(flavours))]
     with log.open("wb") as output:
         server = subprocess.Popen([program, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         _wait_healthy(server, port, log)
-        yield Serving(server.pid, port, state)
+        yield Serving(server.pid, port, grpc_port, state)
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait()
+
+
+def settings(flavours: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the settings that choose an OCI program for each runtime."""
+    keys = {"container": "runtime.flavours", "gvisor": "runtime.gvisor_flavours"}
+    return [(keys[runtime], flavour) for runtime, flavour in flavours.items()]
 
 
 def free_port() -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
+from sandboxd.core.errors import SandboxdError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 
 class Worker:
@@ -51,7 +54,24 @@ def answer_forever(verbs: dict[str, Callable[..., object]]) -> None:
     for line in sys.stdin:
         verb, details = json.loads(line)
         try:
-            outcome = {"outcome": verbs[verb](**details) if verb != "ready" else True}
+            _say(verbs[verb](**details) if verb != "ready" else True)
         except (OSError, RuntimeError) as error:
-            outcome = {"error": f"{verb}: {error}"}
-        print(json.dumps(outcome), flush=True)
+            _say_failure(verb, error)
+
+
+async def answer_in_loop(verbs: dict[str, Callable[..., Awaitable[object]]]) -> None:
+    """The told side in an event loop, which runs on between the lines."""
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        verb, details = json.loads(line)
+        try:
+            _say(await verbs[verb](**details) if verb != "ready" else True)
+        except (OSError, RuntimeError, SandboxdError) as error:
+            _say_failure(verb, error)
+
+
+def _say(outcome: object) -> None:
+    print(json.dumps({"outcome": outcome}), flush=True)
+
+
+def _say_failure(verb: str, error: Exception) -> None:
+    print(json.dumps({"error": f"{verb}: {error}"}), flush=True)

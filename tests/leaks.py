@@ -35,7 +35,7 @@ def possessions(state: Path, node: str) -> Possessions:
     """Look at our processes, and at all that carries this state folder's path or node id."""
     descendants = _descendants(os.getpid())
     return Possessions(
-        processes=frozenset(f"{pid} {_text(Path(f'/proc/{pid}/stat'))[:60]}" for pid in descendants),
+        processes=frozenset(_text(Path(f"/proc/{pid}/stat")).rpartition(")")[0] for pid in descendants),
         mounts=frozenset(_mounts(state)),
         cgroups=frozenset(_cgroups(node)),
         namespaces=frozenset(_namespaces([os.getpid(), *descendants])),

@@ -10,7 +10,7 @@
 
 #define OUTPUT_HEADER (SBX_HEADER_SIZE + 9)
 #define MOST_OUTPUT (SBX_LIMIT_GUEST_FRAME - OUTPUT_HEADER)
-#define HOLD_US 1000
+#define HOLD_US(agent) ((agent)->holds_admin ? 4000 : 1000) /* a kernel in user space takes its time to start things */
 #define PING_US 1000000
 #define RETRY_US 100000
 
@@ -43,7 +43,7 @@ bool channel_has_room(const struct agent *agent) {
 
 void channel_hold(struct agent *agent) {
     agent->channel.held_size = agent->channel.queue.size;
-    agent->channel.held_until_us = agent->now_us + HOLD_US;
+    agent->channel.held_until_us = agent->now_us + HOLD_US(agent);
 }
 
 void channel_answer(struct agent *agent, uint32_t id, int error, const char *doing, const char *name) {

@@ -60,7 +60,8 @@ static int open_signals(void) {
 static void choose_oom_score(void) {
     char text[16] = "";
     auto_close int fd = openat(agent.proc, "self/oom_score_adj", O_RDONLY | O_CLOEXEC);
-    bool is_known = fd >= 0 && read(fd, text, sizeof text - 1) > 0;
+    bool is_in_vain = agent.marks.resource == RLIMIT_RSS; /* that is gVisor, which shows scores and kills nobody */
+    bool is_known = !is_in_vain && fd >= 0 && read(fd, text, sizeof text - 1) > 0;
     long score = strtol(text, NULL, 10) + ADDED_OOM_SCORE;
     if (is_known)
         snprintf(agent.oom_score, sizeof agent.oom_score, "%ld", score < MOST_OOM_SCORE ? score : MOST_OOM_SCORE);
@@ -91,8 +92,8 @@ static void prepare(bool use_environment_marks) {
     if (getrandom(agent.boot, sizeof agent.boot, 0) != sizeof agent.boot)
         give_up("get random bytes", errno);
     agent.proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    choose_oom_score();
     marks_open(&agent, use_environment_marks);
+    choose_oom_score();
     agent.poll = epoll_create1(EPOLL_CLOEXEC);
     agent.children.fd = open_signals();
     source_want(&agent, &agent.children, EPOLLIN);

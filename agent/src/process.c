@@ -39,8 +39,7 @@ static void note_exit(struct agent *agent, struct record *record, int status) {
 void processes_reap(struct agent *agent) {
     struct signalfd_siginfo info;
     int status;
-    while (read(agent->children.fd, &info, sizeof info) > 0) {
-    }
+    (void)!read(agent->children.fd, &info, sizeof info); /* one stands for all that came */
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
         for (size_t i = 0; i < agent->records.count; i++) {
             struct record *record = agent->records.all[i];

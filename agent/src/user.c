@@ -5,11 +5,9 @@
 /* The file as text; empty if it cannot be read. It is the guest's: it may be missing, huge or no file at all. */
 static char *read_table(const char *path) {
     static char text[1 << 20]; /* what is behind this is not seen */
-    size_t size = 0;
-    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    for (ssize_t got; fd >= 0 && (got = read(fd, text + size, sizeof text - 1 - size)) > 0;)
-        size += (size_t)got;
-    text[size] = 0;
+    auto_close int fd = openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    ssize_t size = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
+    text[size > 0 ? size : 0] = 0;
     return text;
 }
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 PATIENCE_S = 20.0
 IMAGE = "alpine:latest"
@@ -75,13 +75,24 @@ class Server:
             self.process.send_signal(number)
         self.process.wait()
 
-    def request(self, method: str, path: str, body: object = None) -> Answer:
+    def request(
+        self, method: str, path: str, body: object = None, more_headers: Mapping[str, str] | None = None
+    ) -> Answer:
         """Ask on a connection of its own, so that threads may."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
             headers = {} if body is None else {"Content-Type": "application/json"}
+            headers |= more_headers or {}
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
             return Answer(response.status, response.read().decode())
+
+    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the program's other commands against this server, to its end."""
+        program = Path(sys.executable).with_name("sandboxd")
+        environment = {**os.environ, "SANDBOXD_SERVER": f"http://127.0.0.1:{self.port}"}
+        return subprocess.run(
+            [str(program), *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
 
     def create(self, **wishes: object) -> str:
         body = {"type": "container", "image": IMAGE, "command": [], "memory_mb": 64, "cpu_cores": 1.0, **wishes}

@@ -32,7 +32,7 @@ class Nodes:
 
     @asynccontextmanager
     async def open(self, **settings: Any) -> AsyncIterator[NodeEngine]:
-        overrides = [("state", str(self.state)), ("runtime.default", "container")]
+        overrides = [("state", str(self.state)), ("runtime.default", "container"), ("image.pull", "never")]
         overrides += [(key.replace("__", "."), str(value)) for key, value in settings.items()]
         async with open_engine(load(environment={}, overrides=overrides)) as engine:
             yield engine

@@ -11,7 +11,7 @@ import pytest
 from tests.guest.asking import MIB
 
 from sandboxd.core.errors import Conflict, Denied, Invalid, NotFound, SandboxdError
-from sandboxd.ports.guest import FileKind, FileStatus
+from sandboxd.ports.files import FileKind, FileStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

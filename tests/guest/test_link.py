@@ -13,7 +13,7 @@ from tests.guest.frames import guest_bytes, raw_bytes
 from tests.guest.played import PlayedGuest, begin
 
 from sandboxd.core.causes import Cause
-from sandboxd.core.errors import Conflict, Invalid, LimitExceeded, Lost, NotFound, Unsupported
+from sandboxd.core.errors import Busy, Conflict, Invalid, Lost, NotFound, Unsupported
 from sandboxd.core.events import Channel, Exited, Output, Started, Truncated
 from sandboxd.core.spec import ProcessSpec, TerminalSize
 from sandboxd.guest.connection import connect
@@ -298,7 +298,7 @@ async def test_what_the_guest_refuses_becomes_an_error_with_a_sentence(meet: Mee
     for call, answer, error, sentence in (
         (guest.start(ProcessSpec(("it",))), Failed(22, b"no such user"), Invalid, "cannot start `it`: no such user"),
         (guest.start(ProcessSpec(("it",), cwd="/x")), Failed(2, b""), Invalid, "no such file or directory"),
-        (guest.start(ProcessSpec(("it",))), Failed(11, b"\x1b[31m\nall records"), LimitExceeded, "?[31m?all records"),
+        (guest.start(ProcessSpec(("it",))), Failed(11, b"\x1b[31m\nall records"), Busy, "?[31m?all records"),
         (guest.remove("/x"), Failed(2, b""), NotFound, "cannot remove `/x`: no such file or directory"),
         (guest.remove("/x"), Failed(39, b""), Conflict, "directory not empty"),
         (guest.platform(), Unknown(Uname.TYPE), Unsupported, "too old"),

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import tracemalloc
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,8 +14,8 @@ from tests.guest.agents import abandon
 from tests.guest.asking import MIB, events_of, run, sh, text, told, until, until_output
 
 from sandboxd.core.causes import Cause
-from sandboxd.core.errors import Lost
-from sandboxd.core.events import Channel, Exited, Output, Started
+from sandboxd.core.errors import Conflict, Lost
+from sandboxd.core.events import Channel, Exited, Output, Started, Truncated
 from sandboxd.core.spec import ProcessSpec
 from sandboxd.guest.codec import encode_frame
 from sandboxd.guest.flow import WINDOW
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.guest.agents import RealAgent
+
+    from sandboxd.ports.guest import GuestProcess
 
 SOME = Start(0, 0, 0, 0, 0, 0, b"", b"", (b"true",), (), ())
 
@@ -245,3 +248,71 @@ async def test_an_input_at_a_wrong_place_is_no_news_for_others(agent: RealAgent)
     process = await guest.start(ProcessSpec(("cat",), stdin=True))
     os.write(agent.raw[0], encode_frame(Input.TYPE, process.process_id, Input(99, b"x").encode())[0])
     assert (await run(guest, sh("echo on")))[0] == b"on\n"
+
+
+async def test_what_the_ring_holds_can_be_looked_at_again_and_again(agent: RealAgent) -> None:
+    guest = await agent.connect()
+    process = await guest.start(
+        replace(sh("echo out; echo err >&2; read line; echo $line"), attached=False, stdin=True)
+    )
+    kept = await until_kept(process, 8)
+    assert kept == {Channel.STDOUT: b"out\n", Channel.STDERR: b"err\n"}
+    assert await until_kept(process, 8) == kept
+    await process.write_stdin(b"more\n")
+    assert await until_kept(process, 13) == {Channel.STDOUT: b"out\nmore\n", Channel.STDERR: b"err\n"}
+    abandon(guest)
+    other = await agent.connect()
+    again = await other.attach(process.process_id)
+    assert await until_kept(again, 13) == {Channel.STDOUT: b"out\nmore\n", Channel.STDERR: b"err\n"}
+    data = [event async for event in again.events() if isinstance(event, Output)]
+    assert b"".join(event.data for event in data if event.channel is Channel.STDOUT) == b"out\nmore\n"
+
+
+async def test_a_look_at_the_ring_tells_what_it_has_dropped_and_does_not_hold_the_process_up(agent: RealAgent) -> None:
+    guest = await agent.connect()
+    process = await guest.start(replace(sh("while true; do seq 1000; done"), attached=False))
+    last = 0
+    for _ in range(20):
+        kept = await process.peek()
+        outputs = [event for event in kept if isinstance(event, Output)]
+        if not outputs or outputs[-1].offset == last:
+            continue
+        gaps = [event.dropped for event in kept if isinstance(event, Truncated)]
+        assert sum(gaps) == outputs[0].offset, "bytes are missing"
+        assert sum(len(event.data) for event in outputs) <= WINDOW
+        last = outputs[-1].offset
+    await process.signal(signal.SIGKILL)
+    assert (await process.wait()).signal == signal.SIGKILL
+
+
+async def test_nobody_looks_at_the_ring_of_what_is_being_read(agent: RealAgent) -> None:
+    guest = await agent.connect()
+    process = await guest.start(sh("sleep 600"))
+    for look in (process.peek, process.detach):
+        with pytest.raises(Conflict):
+            await look()
+    await process.signal(signal.SIGKILL)
+
+
+async def test_a_process_whose_host_died_need_not_wait_for_the_next_to_read(agent: RealAgent) -> None:
+    guest = await agent.connect()
+    process = await guest.start(sh("seq 400000"))
+    abandon(guest)
+    other = await agent.connect()
+    left = await other.attach(process.process_id)
+    await left.detach()
+    assert (await left.wait()).code == 0
+    first = await anext(event async for event in left.events() if not isinstance(event, Started))
+    assert isinstance(first, Truncated), "what did not fit into the ring is told"
+
+
+async def until_kept(process: GuestProcess, size: int) -> dict[Channel, bytes]:
+    """Look at the ring until it holds so many bytes."""
+    while True:
+        kept = {Channel.STDOUT: b"", Channel.STDERR: b""}
+        for event in await process.peek():
+            assert isinstance(event, Output)
+            kept[event.channel] += event.data
+        if sum(map(len, kept.values())) >= size:
+            return kept
+        await asyncio.sleep(0.01)

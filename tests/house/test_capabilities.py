@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FIELDS = [entry.name for entry in fields(Capabilities)]
-NOT_YET = {"restore", "boots_kernel"}
+NOT_YET = {"boots_kernel"}
 """Declared for runtimes and verbs that are still to come; nothing can ask for them yet."""
 
 

@@ -11,7 +11,7 @@ ORPHANING = {"create_task", "ensure_future"}
 PARENTS = {
     Path("sandboxd/engine/keeper.py"),
     Path("sandboxd/host/finish.py"),  # waits for what it starts, cancelled or not
-    Path("sandboxd/runtimes/oci/snapshot.py"),  # waits for its thread, cancelled or not
+    Path("sandboxd/host/layer_tar.py"),  # waits for its thread, cancelled or not
 }
 
 

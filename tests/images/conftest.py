@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
-import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.images.layout import Layout, write_tar
+from tests.images.registry import Registry, running
 
+from sandboxd.images.registries import Registries
 from sandboxd.images.store import ImageStore
 
 Member = tuple[str, dict[str, Any], bytes]
@@ -37,6 +38,25 @@ def store(images: Path) -> Iterator[ImageStore]:
 
 
 @pytest.fixture
+def pulling(images: Path) -> Iterator[ImageStore]:
+    """A store that pulls what is missing."""
+    with closing(ImageStore(images, registries=Registries())) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry without login; each test uses names of its own."""
+    with running(tmp_path_factory.mktemp("registry")) as started:
+        yield started
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "layout")
+
+
+@pytest.fixture
 def make_tar(tmp_path: Path) -> MakeTar:
     """Write a tar of (name, attributes, content); attributes are those of TarInfo."""
     count = 0
@@ -45,13 +65,7 @@ def make_tar(tmp_path: Path) -> MakeTar:
         nonlocal count
         count += 1
         path = tmp_path / (name or f"{count}.tar")
-        with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]
-            for member_name, attributes, content in members:
-                info = tarfile.TarInfo(member_name)
-                info.size = len(content)
-                for key, value in attributes.items():
-                    setattr(info, key, value)
-                archive.addfile(info, io.BytesIO(content))
+        write_tar(path, *members, mode=mode)
         return path
 
     return make

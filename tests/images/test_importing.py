@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import json
 import os
 import shutil
@@ -15,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.images.layout import CONFIG, Layout, sha256
 
-from sandboxd.core.errors import Invalid, SandboxdError, Unavailable, Unsupported
+from sandboxd.core.errors import Invalid, SandboxdError, Unavailable
 from sandboxd.core.records import ImageConfig
 from sandboxd.images import importing
 from sandboxd.images.importing import ConfigChanges
@@ -27,52 +26,6 @@ if TYPE_CHECKING:
     from sandboxd.images.oci import Blob
 
 MakeTar = Callable[..., Path]
-CONFIG = {
-    "Env": ["PATH=/bin", "EMPTY=", "ODD=a=b"],
-    "User": "1000:1000",
-    "WorkingDir": "/srv",
-    "Entrypoint": ["/entry", "with space"],
-    "Cmd": ["serve"],
-}
-
-
-def sha256(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-class Layout:
-    """A hand-made OCI image layout."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.blobs = folder / "blobs" / "sha256"
-        self.blobs.mkdir(parents=True)
-        (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-
-    def blob(self, data: bytes) -> dict[str, Any]:
-        digest = sha256(data)
-        (self.blobs / digest.removeprefix("sha256:")).write_bytes(data)
-        return {"digest": digest, "size": len(data)}
-
-    def manifest(self, *tars: bytes, config: object = CONFIG, zipped: bool = True) -> dict[str, Any]:
-        diff_ids = [sha256(tar) for tar in tars]
-        described = {"config": config, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
-        return {
-            "config": self.blob(json.dumps(described).encode()),
-            "layers": [self.blob(gzip.compress(tar, 1) if zipped else tar) for tar in tars],
-        }
-
-    def index(self, *entries: dict[str, Any]) -> Path:
-        (self.folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
-        return self.folder
-
-    def image(self, *tars: bytes, config: object = CONFIG) -> Path:
-        return self.index(self.blob(json.dumps(self.manifest(*tars, config=config)).encode()))
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "layout")
 
 
 @pytest.fixture
@@ -170,7 +123,7 @@ def test_the_image_for_this_machine_is_chosen(layout: Layout, tars: tuple[bytes,
         json.dumps({"mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries}).encode()
     )
     assert len(store.add("app", layout.index(inner)).layers) == 2
-    with pytest.raises(Unsupported, match="no image for"):
+    with pytest.raises(Invalid, match="no variant for this node"):
         store.add("app", layout.index(entries[0], {**entries[0], "platform": {"architecture": "ppc"}}))
     with pytest.raises(Invalid, match="holds 2 images"):
         store.add("app", layout.index(entries[1], entries[1]))

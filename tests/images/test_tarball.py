@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandboxd.core.errors import Invalid, LimitExceeded, SandboxdError, Unsupported
+from sandboxd.core.errors import Invalid, LimitExceeded, SandboxdError
 from sandboxd.images import entry, tarball
 from sandboxd.images.entry import Allowance
 from sandboxd.images.layer import LayerWriter
@@ -178,11 +179,11 @@ HOSTILE: dict[str, tuple[list[tuple[str, dict[str, Any], bytes]], str]] = {
     "folder below a link": ([("l", link("/var"), b""), ("l/d", FOLDER, b"")], "`l`, which is a link"),
     "through a file": ([("f", {}, b""), ("f/x", {}, b"x")], "`f`, which is a link or a file"),
     "hard link out": ([("h", hard("../../../etc/passwd"), b"")], "climbs"),
-    "hard link to the machine": ([("h", hard("/etc/passwd"), b"")], "this layer does not have"),
+    "hard link to the machine": ([("h", hard("/etc/passwd"), b"")], "which is not there"),
     "hard link through a link": ([("l", link("/etc"), b""), ("h", hard("l/passwd"), b"")], "`l`, which is a link"),
     "hard link to a folder": ([("d", FOLDER, b""), ("h", hard("d"), b"")], "hard link to a folder"),
     "hard link to itself": ([("f", {}, b""), ("f", hard("./f"), b"")], "to itself"),
-    "hard link to what it replaces": ([("d/f", {}, b""), ("d", hard("d/f"), b"")], "this layer does not have"),
+    "hard link to what it replaces": ([("d/f", {}, b""), ("d", hard("d/f"), b"")], "which is not there"),
     "root as a file": ([("./", {}, b"x")], "root of the image"),
     "root as a link": ([(".", link("/"), b"")], "root of the image"),
     "NUL in a name": ([("x", {"pax_headers": {"path": "a\0b"}}, b"")], "NUL"),
@@ -266,10 +267,31 @@ def test_compressed_archives_have_the_digest_of_what_is_in_them(make_tar: MakeTa
     assert len(digests) == 1
 
 
-def test_zstd_is_refused_with_a_way_out(tmp_path: Path, store: ImageStore) -> None:
+def test_a_zstd_archive_of_several_frames_is_read_whole(make_tar: MakeTar, store: ImageStore, tmp_path: Path) -> None:
+    plain = make_tar(("f", {"mtime": 1}, os.urandom(300_000)), ("g", {}, b"2"))
+    data = plain.read_bytes()
+    packed = tmp_path / "x.tar.zst"
+    packed.write_bytes(b"".join(zstandard.compress(part) for part in (data[:100_000], data[100_000:])))
+    assert store.add("x", packed).digest == store.add("y", plain).digest
+
+
+@pytest.mark.parametrize("kept", [30, 5_000, 70_000, 131_100, 140_000, -4, -1])
+def test_a_cut_zstd_archive_is_refused_wherever_it_was_cut(
+    kept: int, make_tar: MakeTar, store: ImageStore, tmp_path: Path
+) -> None:
+    members: list[tuple[str, dict[str, object], bytes]] = [
+        (f"f{number}", {}, os.urandom(512 * 3)) for number in range(100)
+    ]
+    packed = tmp_path / "x.tar.zst"
+    packed.write_bytes(zstandard.compress(make_tar(*members).read_bytes())[:kept])
+    with pytest.raises(Invalid, match=r"damaged|ends"):
+        store.add("x", packed)
+
+
+def test_a_damaged_zstd_archive_is_refused(tmp_path: Path, store: ImageStore) -> None:
     source = tmp_path / "x.tar.zst"
     source.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(100))
-    with pytest.raises(Unsupported, match="zstd -d"):
+    with pytest.raises(Invalid, match="damaged"):
         store.add("x", source)
 
 

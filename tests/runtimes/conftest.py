@@ -12,24 +12,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.leaks import Possessions, possessions
+from tests.runtimes.docker.daemons import Daemon, daemon, need_dockerd
+from tests.runtimes.kits import DockerKit, Kit, OciKit
 
 from sandboxd.core.ids import new_internal_id
 from sandboxd.core.records import ImageConfig, ImageRecord
 from sandboxd.core.spec import Limits
 from sandboxd.ports.images import Rootfs, Tree
 from sandboxd.ports.runtime import InstanceSpec
-from sandboxd.runtimes.oci.flavours import FLAVOURS as FLAVOUR_TABLE
-from sandboxd.runtimes.oci.runtime import OciRuntime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
-    from sandboxd.ports.runtime import Instance
+    from sandboxd.ports.runtime import Instance, Runtime
 
-RUNTIMES = {"runc": "container", "crun": "container", "runsc": "gvisor", "runsc-ptrace": "gvisor"}
-"""The flavours, and the name of the runtime that each belongs to."""
-FLAVOURS = tuple(os.environ.get("SANDBOXD_TEST_FLAVOURS", "runc crun runsc").split())
-EVERYWHERE = ("runc", "runsc")
+FLAVOURS = tuple(os.environ.get("SANDBOXD_TEST_FLAVOURS", "runc crun runsc docker").split())
+EVERYWHERE = ("runc", "runsc", "docker")
 """Flavours that every CI machine has."""
 BUSYBOX = Path("/bin/busybox")
 COMMANDS = """
@@ -69,19 +67,23 @@ def rootfs(layer: Path) -> Rootfs:
 class Bench:
     """A runtime under test with a state folder of its own."""
 
-    runtime: OciRuntime
+    runtime: Runtime
     state: Path
     node: str
     rootfs: Rootfs
-    flavour: str
+    kit: Kit
 
     @property
     def has_own_kernel(self) -> bool:
-        return FLAVOUR_TABLE[self.flavour].has_own_kernel
+        return self.kit.has_own_kernel
 
     def pid(self, instance: Instance) -> int:
         """Return the process whose end is the instance's: the agent, or the kernel that it runs on."""
-        return int((self.state / "instances" / instance.internal_id / "pid").read_text())
+        return self.kit.pid(self.state, instance)
+
+    def upper(self, instance: Instance) -> Path:
+        """Return where what the instance wrote lies on this machine."""
+        return self.kit.upper(self.state, instance)
 
     def spec(self, *, limits: Limits | None = None, rootfs: Rootfs | None = None) -> InstanceSpec:
         return InstanceSpec(
@@ -91,9 +93,25 @@ class Bench:
     async def create(self, *, limits: Limits | None = None, rootfs: Rootfs | None = None) -> Instance:
         return await self.runtime.create(self.spec(limits=limits, rootfs=rootfs))
 
-    def successor(self) -> OciRuntime:
+    def successor(self) -> Runtime:
         """Return what a new server on the same state folder would have."""
-        return OciRuntime(name=RUNTIMES[self.flavour], folder=self.state, node=self.node, flavours=(self.flavour,))
+        return self.kit.runtime(self.state, self.node)
+
+
+@pytest.fixture(scope="session")
+def docker_daemon() -> Iterator[Daemon]:
+    """A Docker daemon that runs for as long as any test may want one."""
+    need_dockerd()
+    with daemon() as started:
+        started.start()
+        yield started
+
+
+@pytest.fixture
+def kit(flavour: str, request: pytest.FixtureRequest) -> Kit:
+    if flavour.startswith("docker"):
+        return DockerKit(flavour, request.getfixturevalue("docker_daemon"))
+    return OciKit(flavour)
 
 
 @pytest.fixture(params=FLAVOURS)
@@ -102,12 +120,12 @@ def flavour(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def bench(flavour: str, tmp_path: Path, rootfs: Rootfs) -> AsyncIterator[Bench]:
+async def bench(flavour: str, kit: Kit, tmp_path: Path, rootfs: Rootfs) -> AsyncIterator[Bench]:
     """A bench whose every instance is destroyed at the end; nothing at all may be left then."""
     state, node = tmp_path / "state", secrets.token_hex(6)
     state.mkdir(mode=0o700)
     before = possessions(state, node)
-    runtime = OciRuntime(name=RUNTIMES[flavour], folder=state, node=node, flavours=(flavour,))
+    runtime = kit.runtime(state, node)
     probe = await runtime.probe()
     if not probe.available:
         runtime.close()
@@ -115,7 +133,7 @@ async def bench(flavour: str, tmp_path: Path, rootfs: Rootfs) -> AsyncIterator[B
             pytest.fail(probe.sentence)
         pytest.skip(probe.sentence)
     try:
-        yield Bench(runtime, state, node, rootfs, flavour)
+        yield Bench(runtime, state, node, rootfs, kit)
     finally:
         for internal_id in await runtime.list():
             await (await runtime.adopt(internal_id)).destroy()
@@ -143,7 +161,14 @@ async def instance(bench: Bench) -> AsyncIterator[Instance]:
 
 
 @pytest.fixture
-def two_trees(rootfs: Rootfs, tmp_path: Path) -> Rootfs:
+def lends(kit: Kit) -> None:
+    """Skip where folders of the machine cannot be shown inside."""
+    if not kit.lends:
+        pytest.skip("this machine's files are not seen there")
+
+
+@pytest.fixture
+def two_trees(rootfs: Rootfs, tmp_path: Path, lends: None) -> Rootfs:
     """The image with another tree under `/opt/tools` and a host folder shown at `/lent`."""
     tools, lent = tmp_path / "tools", tmp_path / "lent"
     for folder in (tools, lent):

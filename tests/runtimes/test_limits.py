@@ -11,7 +11,7 @@ import pytest
 from tests.runtimes.inside import shell, shell_in
 
 from sandboxd.core.causes import Cause
-from sandboxd.core.errors import LimitExceeded, Lost, SandboxdError, Unsupported
+from sandboxd.core.errors import Busy, Lost, SandboxdError, Unsupported
 from sandboxd.core.spec import MIB, Limits, ProcessSpec
 from sandboxd.host.cgroup_tree import detect
 from sandboxd.runtimes.oci.runtime import LEAST_MEMORY
@@ -68,7 +68,7 @@ async def test_the_machine_limits_what_an_own_kernel_lets_pass(bench: Bench) -> 
     """Inside, the limit is one for each user; the machine's is for all of them."""
     instance = await bench.create(limits=Limits(memory_bytes=256 * MIB, pids=4))
     guest = await instance.enter()
-    with pytest.raises((Lost, LimitExceeded)) as refusal:
+    with pytest.raises((Lost, Busy)) as refusal:
         await _start_sleepers(guest, *map(str, range(1000, 1200)))
     if isinstance(refusal.value, Lost):
         assert (await instance.wait_death()).cause is Cause.PIDS
@@ -122,7 +122,7 @@ async def test_processes_that_are_started_for_a_caller_are_limited_too(bench: Be
 async def test_the_limits_are_the_cgroups(bench: Bench) -> None:
     instance = await bench.create(limits=Limits(memory_bytes=128 * MIB, cpus=0.5, pids=32))
     tree = detect(f"sandboxd-{bench.node}")
-    name = f"{tree.parent}/{instance.internal_id}"
+    name = bench.kit.cgroup(bench.node, instance)
 
     def value(controller: str, v1: str, v2: str) -> str:
         root = tree.v1.get(controller) or tree.v2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.runtimes.docker.daemons import daemon, need_dockerd
 from tests.surfaces.fake_engine import FakeEngine
 from tests.surfaces.live import Caller, LiveDoors
 from tests.surfaces.real import serving
@@ -16,8 +17,17 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
-    with serving(tmp_path_factory.mktemp("real")) as caller:
+def docker_host() -> Iterator[str]:
+    """The address of a Docker daemon of our own."""
+    need_dockerd()
+    with daemon() as made:
+        made.start()
+        yield made.host
+
+
+@pytest.fixture(scope="session")
+def real_server(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Iterator[Caller]:
+    with serving(tmp_path_factory.mktemp("real"), "--set", f"docker.host={docker_host}") as caller:
         yield caller
 
 

@@ -158,15 +158,16 @@ def odd_but_meaningful_wishes(address: str) -> None:
 def wishes_that_are_refused(address: str) -> None:
     with HTTPClient(address=address) as client:
         refused(400, ["bork"], start, client, type="bork")
-        for kind in ("docker", "firecracker"):
-            refused(501, [kind], start, client, type=kind)
+        refused(501, ["firecracker"], start, client, type="firecracker")
         refused(400, ["image"], start, client, image="")
         refused(400, ["no-such-image"], start, client, image="no-such-image:1")
         refused(400, ["memory_mb"], start, client, memory_mb=-1)
         refused(400, ["memory_mb"], start, client, memory_mb=1 << 50)
         refused(400, ["list of strings"], start, client, command="sleep 5")
-        for key in ("kernel_image", "initrd_path", "snapshot_path", "mem_file_path"):
+        for key in ("kernel_image", "initrd_path"):
             refused(501, [key], start, client, **{key: "/some/file"})
+        for key in ("snapshot_path", "mem_file_path"):
+            refused(400, ["snapshot"], start, client, **{key: "/some/file"})
 
 
 @check

@@ -7,6 +7,7 @@ the first that does not ends it with a traceback.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import threading
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 CHECKS: list[Callable[[str], None]] = []
 IMAGE = "alpine:latest"
+KIND = os.environ.get("SANDBOX_TYPE", "container")
 PYTHON_IMAGE = "python:3.11-alpine"
 IDLE = ["tail", "-f", "/dev/null"]
 STOPS_AFTER_S = 10.0
@@ -34,7 +36,7 @@ def check(function: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def start(client: SandboxClient, **wishes: object) -> str:
-    return str(client.start_sandbox(**{"type": "container", "image": IMAGE, "memory_mb": 128, **wishes}))
+    return str(client.start_sandbox(**{"type": KIND, "image": IMAGE, "memory_mb": 128, **wishes}))
 
 
 def refused(
@@ -54,7 +56,7 @@ def refused(
 @check
 def whole_life_with_one_client(address: str) -> None:
     client = SandboxClient(address=address)
-    sandbox_id = client.start_sandbox(type="container", image=IMAGE, command=IDLE, memory_mb=128, cpu_cores=0.5)
+    sandbox_id = client.start_sandbox(type=KIND, image=IMAGE, command=IDLE, memory_mb=128, cpu_cores=0.5)
     assert re.fullmatch(r"[A-Za-z0-9_-]+", sandbox_id), sandbox_id
     assert client.get_status(sandbox_id) == "running"
     said = client.exec_command(sandbox_id, ["echo", "Hello"])
@@ -149,7 +151,7 @@ def many_commands_at_once_in_one_sandbox(address: str) -> None:
 @check
 def types_that_let_the_server_choose(address: str) -> None:
     with SandboxClient(address=address) as client:
-        for kind in ("auto", "", "container"):
+        for kind in ("auto", "", KIND):
             client.stop_sandbox(start(client, type=kind))
 
 

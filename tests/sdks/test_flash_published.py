@@ -10,15 +10,28 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
+from tests.sdks.seeds import seed
 from tests.sdks.venvs import client_python
-from tests.surfaces.real import lacking
 
 if TYPE_CHECKING:
     from tests.surfaces.live import Caller
 
 HERE = Path(__file__).parent
-TREE = HERE.parents[1]
 VERSIONS = ("0.1.0", "0.1.1")
+RESTORING = """
+import sys
+from flash_sandbox import HTTPClient
+wishes = {"type": sys.argv[2], "image": "alpine:latest", "command": ["tail", "-f", "/dev/null"], "memory_mb": 128}
+with HTTPClient(address=sys.argv[1]) as client:
+    first = client.start_sandbox(**wishes)
+    client.exec_command(first, ["sh", "-c", "echo kept > /kept"])
+    saved = client.snapshot_sandbox(first)
+    client.stop_sandbox(first)
+    again = client.start_sandbox(**wishes, **saved)
+    assert again != first
+    print(client.exec_command(again, ["cat", "/kept"]).stdout, end="")
+    client.stop_sandbox(again)
+"""
 CHECKS = re.findall(r"^@check\ndef (\w+)", (HERE / "flash_driver.py").read_text(), re.MULTILINE)
 
 
@@ -33,16 +46,8 @@ def _run(version: str, driver: str, *arguments: str, code: str = "", kind: str =
     return done.stdout
 
 
-def _seed(name: str) -> str:
-    folder = Path(os.environ.get("SANDBOXD_SEEDS", "") or TREE.parent / "shared" / "seeds")
-    path = folder / name
-    if not path.exists():
-        lacking(f"the seed documents are not at `{folder}`: set SANDBOXD_SEEDS")
-    return path.read_text()
-
-
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["container", "gvisor"])
+@pytest.mark.parametrize("kind", ["container", "gvisor", "docker"])
 @pytest.mark.parametrize("prefix", ["", "/v1/service/sandbox"])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_method_works_and_every_mistake_is_told(server: Caller, version: str, prefix: str, kind: str) -> None:
@@ -51,9 +56,19 @@ def test_every_method_works_and_every_mistake_is_told(server: Caller, version: s
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["container", "gvisor"])
+@pytest.mark.parametrize("kind", ["container", "gvisor", "docker"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_sandbox_made_from_a_snapshots_two_paths_has_its_files(real_server: Caller, version: str, kind: str) -> None:
+    python = client_python(f"flash-sandbox=={version}")
+    command = [str(python), "-c", RESTORING, real_server.address, kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "kept\n"), done.stderr
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["container", "gvisor", "docker"])
 def test_the_readme_quick_start_prints_what_it_says(real_server: Caller, kind: str) -> None:
-    readme = _seed("flash-sandbox-0.1.1-readme.txt")
+    readme = seed("flash-sandbox-0.1.1-readme.txt")
     section = readme.partition("### HTTP transport")[2]
     code = section.partition("```python\n")[2].partition("```")[0]
     assert 'type="docker"' in code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -27,20 +28,24 @@ print(base64.b64encode(sandbox_pb2.DESCRIPTOR.serialized_pb).decode())
 """
 
 
-def _run(version: str, *arguments: str) -> str:
-    python = client_python(f"flash-sandbox=={version}")
-    done = subprocess.run([str(python), *arguments], capture_output=True, text=True, timeout=120, check=False)
+def _run(version: str, *arguments: str, kind: str = "container") -> str:
+    command = [str(client_python(f"flash-sandbox=={version}")), *arguments]
+    environment = {**os.environ, "SANDBOX_TYPE": kind}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["container", "gvisor", "docker"])
 @pytest.mark.parametrize("prefix", ["", "/v1/service/sandbox"])
 @pytest.mark.parametrize("door", ["grpc", "http"])
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_method_works_and_every_mistake_is_told(server: Caller, version: str, door: str, prefix: str) -> None:
+def test_every_method_works_and_every_mistake_is_told(
+    server: Caller, version: str, door: str, prefix: str, kind: str
+) -> None:
     address = (server.grpc if door == "grpc" else server.host_port) + prefix
-    assert _run(version, str(HERE / "flash_grpc_driver.py"), address).split() == CHECKS
+    assert _run(version, str(HERE / "flash_grpc_driver.py"), address, kind=kind).split() == CHECKS
     assert server.ask("GET", "/sandboxes").json == {"sandboxes": []}
 
 

@@ -77,9 +77,9 @@ def test_a_call_that_outlasts_the_grace_is_cut_off_and_told(tmp_path: Path) -> N
         thread = threading.Thread(target=execute, args=(server.connect(), server.create()))
         thread.start()
         assert began.wait(10)
-        while not engine.processes:
+        while not engine.living:
             began.wait(0.01)
     thread.join(10)
     ((status, text),) = replies
     assert (status, "may or may not have happened" in text) == (500, True)
-    assert not engine.processes
+    assert not engine.living

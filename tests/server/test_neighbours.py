@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandboxd.server.neighbours import Neighbours, is_loopback
+from sandboxd.server.neighbours import Neighbours, is_loopback, judging
 
 NEIGHBOURS = Neighbours(["Box.Example"], ["https://app.example:8443", "http://plain.example"])
 
@@ -57,3 +57,31 @@ def test_foreign_origins_are_refused(origin: str) -> None:
 )  # fmt: skip
 def test_listening_on_loopback_is_told_apart(host: str, *, verdict: bool) -> None:
     assert is_loopback(host) is verdict
+
+
+ANYWHERE = "0.0.0.0"  # noqa: S104 - judged, not bound
+
+
+def _refusal(hosts: list[str], origins: list[str], *headers: tuple[bytes, bytes]) -> str:
+    judge = judging(ANYWHERE, hosts, origins)
+    assert judge is not None
+    return judge.refusal(headers)
+
+
+def test_beyond_loopback_what_is_configured_is_enforced() -> None:
+    host, other = (b"host", b"box.example"), (b"host", b"attacker.example")
+    page, foreign = (b"origin", b"https://app.example"), (b"origin", b"https://attacker.example")
+    assert judging(ANYWHERE, [], []) is None
+    assert _refusal(["box.example"], [], host) == ""
+    assert "http.allowed_hosts" in _refusal(["box.example"], [], other)
+    assert "http.allowed_origins" in _refusal(["box.example"], [], host, foreign)
+    assert _refusal([], ["https://app.example"], other, page) == ""
+    assert "http.allowed_origins" in _refusal([], ["https://app.example"], other, foreign)
+    assert _refusal([], ["https://app.example"]) == ""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_on_loopback_everything_is_judged(host: str) -> None:
+    judge = judging(host, [], [])
+    assert judge is not None
+    assert judge.refusal([(b"host", b"attacker.example")])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.server.shown import Shown, all_routes
 from tests.surfaces.fake_engine import FakeEngine
 
 from sandboxd.ports.surface import Bounds
+from sandboxd.server.openapi import describe
 from sandboxd.server.own import own_routes
 from sandboxd.server.telemetry import Telemetry
 from sandboxd.surfaces.flash import routes as flash
@@ -62,7 +65,7 @@ def test_names_of_operations_are_unique(description: Any) -> None:
 
 
 def test_every_reference_leads_somewhere(description: Any) -> None:
-    found = set(re.findall(r"#/components/schemas/(\w+)", str(description)))
+    found = set(re.findall(r"#/components/schemas/([\w.]+)", str(description)))
     assert found == set(description["components"]["schemas"])
 
 
@@ -79,3 +82,13 @@ def test_the_page_needs_nothing_from_elsewhere(server: LiveServer, path: str) ->
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.search(r"(https?:)?//[a-z]", page.text.replace("https://localhost", ""))
     assert 'fetch("openapi.json")' in page.text
+
+
+def test_streams_and_sockets_are_described() -> None:
+    told = json.loads(describe(all_routes(Shown()), version="1"))
+    octets = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    assert told["paths"]["/take"]["put"]["requestBody"] == {"content": octets}
+    assert told["paths"]["/give/{what}"]["get"]["responses"]["200"]["content"] == octets
+    echo = told["x-websockets"]["/ws/refuse/{status}"]
+    assert (echo["summary"], [one["name"] for one in echo["parameters"]]) == ("For tests", ["status", "how"])
+    assert "/ws/echo" not in told["paths"]

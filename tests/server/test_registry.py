@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SETTINGS = Settings()
 
 
-@pytest.mark.parametrize("name", ["gvisor", "container"])
+@pytest.mark.parametrize("name", ["gvisor", "container", "docker"])
 def test_a_word_leads_to_its_runtime_and_to_no_other(name: str) -> None:
     assert registry.choose(name, SETTINGS) == (name,)
 
@@ -31,7 +31,7 @@ def test_who_does_not_choose_gets_the_nodes_default_else_the_strongest_that_work
     assert registry.choose(asked, decided) == ("container",)
 
 
-@pytest.mark.parametrize("asked", ["docker", "firecracker", "linux-firecracker", "linux-kvm", "macos-vz"])
+@pytest.mark.parametrize("asked", ["firecracker", "linux-firecracker", "linux-kvm", "macos-vz"])
 def test_a_known_runtime_that_is_not_here_is_refused_by_name(asked: str) -> None:
     with pytest.raises(Unsupported, match=f"`{asked}`"):
         registry.choose(asked, SETTINGS)
@@ -40,11 +40,11 @@ def test_a_known_runtime_that_is_not_here_is_refused_by_name(asked: str) -> None
 def test_a_word_nobody_knows_is_refused_with_a_suggestion() -> None:
     with pytest.raises(Invalid, match="did you mean `container`"):
         registry.choose("containr", SETTINGS)
-    with pytest.raises(Invalid, match="this node offers: auto, gvisor, container"):
+    with pytest.raises(Invalid, match="this node offers: auto, gvisor, container, docker"):
         registry.choose("zeppelin", SETTINGS)
 
 
-@pytest.mark.parametrize(("default", "error"), [("docker", Unsupported), ("zeppelin", Invalid)])
+@pytest.mark.parametrize(("default", "error"), [("firecracker", Unsupported), ("zeppelin", Invalid)])
 def test_a_default_that_is_not_here_is_refused(default: str, error: type[Exception]) -> None:
     with pytest.raises(error, match=default):
         registry.runtimes(replace(SETTINGS, runtime=RuntimeSettings(default=default)), "node")

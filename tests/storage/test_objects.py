@@ -66,6 +66,14 @@ async def put_deep(objects: FolderObjects) -> None:
         os.close(parent)
 
 
+async def test_the_names_are_those_of_whole_folders(objects: FolderObjects) -> None:
+    assert await objects.names() == []
+    await put(objects, "one")
+    async with objects.stage("two"):
+        assert await objects.names() == ["one"]
+    assert sorted(await objects.names()) == ["one", "two"]
+
+
 async def test_a_staged_folder_appears_whole_when_the_block_ends(objects: FolderObjects) -> None:
     async with objects.stage("one") as folder:
         (folder / "deep").mkdir()

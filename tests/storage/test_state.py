@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sandboxd.core.calls import CallRecord
 from sandboxd.core.causes import Cause
 from sandboxd.core.errors import Bug, Conflict, Invalid, NotFound, Unavailable
+from sandboxd.core.events import Exited
 from sandboxd.core.lifecycle import State
+from sandboxd.core.output import Finished, Stream
 from sandboxd.core.records import SandboxRecord, SnapshotRecord
 from sandboxd.core.spec import Limits, SandboxSpec
 from sandboxd.storage import state as state_module
@@ -53,6 +56,17 @@ def snapshot(number: int, *, owner: str = "anna") -> SnapshotRecord:
         created_at=float(number),
         part_digests=(("layer", "sha256:1"),),
     )
+
+
+def finished(text: bytes) -> Finished:
+    stdout, stderr = Stream(1000), Stream(3)
+    stdout.add(text)
+    stderr.add(b"abcdef")
+    return Finished(Exited(137, 9, Cause.OOM), stdout, stderr)
+
+
+def call(key: str, *, created_at: float = 1.0, result: SandboxRecord | Finished | None = None) -> CallRecord:
+    return CallRecord("anna", key, "digest", "i1", created_at, 3, 33, result)
 
 
 def audit_lines(folder: Path) -> list[tuple[str, ...]]:
@@ -241,3 +255,55 @@ async def test_a_folder_whose_database_was_moved_away_keeps_its_node_id(tmp_path
     (tmp_path / "node").unlink()
     async with SqliteState.open(tmp_path) as state:
         assert state.node == node
+
+
+async def test_a_call_is_found_by_owner_and_key_and_replaced_whole(state: SqliteState) -> None:
+    await state.put_call(call("k"))
+    await state.put_call(replace(call("k"), process_id=None, subject="i2"))
+    assert await state.find_call("anna", "k") == replace(call("k"), process_id=None, subject="i2")
+    assert await state.find_call("berta", "k") is None
+    await state.delete_call("anna", "k")
+    await state.delete_call("anna", "k")
+    assert await state.find_call("anna", "k") is None
+
+
+async def test_results_of_calls_come_back_as_they_were(state: SqliteState) -> None:
+    await state.put_call(call("create", result=sandbox(1)))
+    await state.put_call(call("exec", result=finished(b"\xff\n\0")))
+    created, executed = await state.find_call("anna", "create"), await state.find_call("anna", "exec")
+    assert created is not None
+    assert created.result == sandbox(1)
+    assert executed is not None
+    assert isinstance(executed.result, Finished)
+    assert executed.result.texts() == finished(b"\xff\n\0").texts()
+    assert (executed.result.exit_code, executed.result.cause) == (137, Cause.OOM)
+
+
+async def test_old_calls_are_forgotten_and_old_results_when_there_are_too_many(
+    state: SqliteState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_module, "MOST_OUTPUT_BYTES", 1000)
+    for number in range(4):
+        await state.put_call(call(f"k{number}", created_at=float(number), result=finished(b"x" * 400)))
+    await state.put_call(call("made", created_at=0.7, result=sandbox(1)))
+    await state.trim_calls(before=0.5)
+    found = [await state.find_call("anna", f"k{number}") for number in range(4)]
+    assert [each is not None for each in found] == [False, True, True, True]
+    assert [each is not None and each.result is not None for each in found] == [False, False, True, True]
+    assert found[1] is not None
+    assert found[1].process_id is None, "so that nobody takes another process for it"
+    made = await state.find_call("anna", "made")
+    assert made is not None
+    assert made.result == sandbox(1), "a sandbox takes no room"
+    assert len(list(tmp_path.rglob("outputs/*"))) == 2
+
+
+async def test_a_result_is_replaced_whole_and_goes_with_its_call(state: SqliteState, tmp_path: Path) -> None:
+    for text in (b"x" * 500, b"y"):
+        await state.put_call(call("k", result=finished(text)))
+    found = await state.find_call("anna", "k")
+    assert found is not None
+    assert isinstance(found.result, Finished)
+    assert found.result.texts()[0] == "y"
+    await state.delete_call("anna", "k")
+    assert not list(tmp_path.rglob("outputs/*"))

@@ -12,25 +12,31 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tests.surfaces.fake_files import HostFiles
+
 from sandboxd.core.causes import Cause
 from sandboxd.core.errors import Conflict, Invalid, NotFound, Unsupported
 from sandboxd.core.events import Channel, Exited, Output, Started
 from sandboxd.core.ids import new_internal_id, new_sandbox_id
 from sandboxd.core.lifecycle import State, Verb, after
 from sandboxd.core.records import Metrics, SandboxRecord, SnapshotRecord
+from sandboxd.core.spec import ProcessSpec
 from sandboxd.ports.engine import Engine, RunningProcess
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from sandboxd.core.events import ProcessEvent
-    from sandboxd.core.spec import ProcessSpec, SandboxSpec, TerminalSize
+    from sandboxd.core.events import ProcessEvent, Truncated
+    from sandboxd.core.output import Finished
+    from sandboxd.core.spec import PythonSource, SandboxSpec, TerminalSize
+    from sandboxd.ports.engine import ProcessFacts
+    from sandboxd.ports.files import Files
 
 AT_ONCE = {"/bin/true": 0, "/bin/false": 1}
 """Programs whose end is known without running them, so that what is around them can be measured."""
-ABSENT = ("docker", "firecracker")
-PRESENT = ("gvisor", "container")
+ABSENT = ("firecracker",)
+PRESENT = ("gvisor", "container", "docker")
 
 
 class FakeEngine(Engine):
@@ -38,17 +44,26 @@ class FakeEngine(Engine):
 
     def __init__(self, folder: Path) -> None:
         self.records: dict[tuple[str, str], SandboxRecord] = {}
-        self.processes: set[int] = set()
+        self.living: set[int] = set()
         self.creating = 0
+        self.listed: list[ProcessFacts] = []
+        """What every sandbox remembers; those that are uncertain can be collected."""
+        self.logged: list[Output | Truncated] = []
+        """What every sandbox's own command wrote."""
+        self.asked_for_logs = 0
         self._folder = folder
 
-    async def create(self, owner: str, spec: SandboxSpec) -> SandboxRecord:
+    async def create(self, owner: str, spec: SandboxSpec, *, key: str = "") -> SandboxRecord:  # noqa: ARG002 - the port's signature
         if spec.runtime in ABSENT:
             raise Unsupported(f"runtime `{spec.runtime}` is not available here yet", hint="use `container`")
         if spec.runtime not in ("", "auto", *PRESENT):
             raise Invalid(f"unknown sandbox type `{spec.runtime}`", hint=f"this node offers: {', '.join(PRESENT)}")
         if spec.image.startswith("no-such"):
             raise Invalid(f"no image `{spec.image}`", hint="import it")
+        if spec.mem_file_path and not spec.snapshot_path:
+            raise Invalid("`mem_file_path` is set without `snapshot_path`")
+        if spec.snapshot_path and spec.snapshot_path != str(self._folder / "state"):
+            raise Invalid(f"there is no snapshot `{spec.snapshot_path}`")
         await self._be_born(spec)
         ended = spec.command == ("true",)
         record = SandboxRecord(
@@ -92,11 +107,46 @@ class FakeEngine(Engine):
 
     async def start_process(self, owner: str, sandbox_id: str, spec: ProcessSpec) -> RunningProcess:
         await self._act(owner, sandbox_id, Verb.EXECUTE)
-        return HostProcess(spec.argv, self.processes)
+        return HostProcess(spec, self.living)
 
     async def start_python(self, owner: str, sandbox_id: str, code: str) -> RunningProcess:
         await self._act(owner, sandbox_id, Verb.EXECUTE)
-        return HostProcess((sys.executable, "-c", code), self.processes)
+        return HostProcess(ProcessSpec((sys.executable, "-c", code)), self.living)
+
+    async def execute_once(
+        self,
+        owner: str,
+        sandbox_id: str,
+        command: ProcessSpec | PythonSource,
+        *,
+        key: str,  # noqa: ARG002 - the port's signature
+        limit: int,
+    ) -> Finished:
+        return await self.execute(owner, sandbox_id, command, limit=limit)
+
+    async def processes(self, owner: str, sandbox_id: str) -> Sequence[ProcessFacts]:
+        await self._act(owner, sandbox_id, Verb.MEASURE)
+        return self.listed
+
+    async def collect(self, owner: str, sandbox_id: str, process_id: int) -> RunningProcess:
+        await self._act(owner, sandbox_id, Verb.EXECUTE)
+        for facts in self.listed:
+            if facts.process_id == process_id and facts.is_uncertain:
+                return HostProcess(ProcessSpec(("echo", "collected")), self.living)
+        raise NotFound(f"there is no uncertain process {process_id} in this sandbox")
+
+    async def logs(self, owner: str, sandbox_id: str) -> Sequence[Output | Truncated]:
+        record = await self._act(owner, sandbox_id, Verb.EXECUTE)
+        if not record.spec.command:
+            raise NotFound("the sandbox has no command of its own")
+        self.asked_for_logs += 1
+        return self.logged
+
+    async def files(self, owner: str, sandbox_id: str) -> Files:
+        await self._act(owner, sandbox_id, Verb.USE_FILES)
+        folder = self._folder / sandbox_id
+        folder.mkdir(exist_ok=True)
+        return HostFiles(folder)
 
     async def platform_info(self, owner: str, sandbox_id: str) -> dict[str, str]:
         await self._act(owner, sandbox_id, Verb.EXECUTE)
@@ -145,8 +195,12 @@ class FakeEngine(Engine):
 class HostProcess(RunningProcess):
     """A plain process of this machine, in a group of its own."""
 
-    def __init__(self, argv: tuple[str, ...], living: set[int]) -> None:
-        self._argv = argv
+    process_id = 7
+
+    def __init__(self, spec: ProcessSpec, living: set[int]) -> None:
+        self._argv = spec.argv
+        self._has_stdin = spec.stdin
+        self._started = asyncio.Event()
         self._living = living
         self._process: asyncio.subprocess.Process | None = None
         self._output: asyncio.Queue[tuple[Channel, bytes]] = asyncio.Queue(maxsize=16)
@@ -159,7 +213,7 @@ class HostProcess(RunningProcess):
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *self._argv,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.PIPE if self._has_stdin else asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
@@ -169,6 +223,7 @@ class HostProcess(RunningProcess):
             yield Exited(127, 0, Cause.EXITED)
             return
         self._living.add(self._process.pid)
+        self._started.set()
         async for event in self._read(self._process):
             yield event
         code = await self._process.wait()
@@ -194,14 +249,26 @@ class HostProcess(RunningProcess):
                 yield Output(channel, data, offsets[channel])
                 offsets[channel] += len(data)
 
-    async def write_stdin(self, data: bytes) -> None:  # noqa: ARG002 - the port's signature
-        raise Conflict("stdin is closed")
+    async def write_stdin(self, data: bytes) -> None:
+        await self._started.wait()
+        pipe = None if self._process is None else self._process.stdin
+        if pipe is None or pipe.is_closing():
+            raise Conflict("stdin is closed")
+        try:
+            pipe.write(data)
+            await pipe.drain()
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise Conflict("stdin was closed") from error
 
     async def close_stdin(self) -> None:
-        return
+        await self._started.wait()
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
 
-    async def signal(self, number: int, *, descendants: bool = False) -> None:
-        raise NotImplementedError
+    async def signal(self, number: int, *, descendants: bool = False) -> None:  # noqa: ARG002 - the port's signature
+        await self._started.wait()
+        if self._process is not None:
+            os.killpg(self._process.pid, number)
 
     async def resize(self, size: TerminalSize) -> None:  # noqa: ARG002 - the port's signature
         raise Conflict("there is no terminal")

@@ -19,6 +19,10 @@ def serve(
     images: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the images.")] = None,
     config: Config = None,
     changes: Changes = None,
+    tls_cert: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Certificate to encrypt every port with, as PEM.")
+    ] = None,
+    tls_key: Annotated[str | None, typer.Option(metavar="FILE", help="Private key of the certificate, as PEM.")] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen beyond loopback although nobody has to show a key.")
     ] = False,
@@ -31,6 +35,8 @@ def serve(
         "http.host": host,
         "http.port": port,
         "grpc.port": grpc_port,
+        "tls.cert": tls_cert,
+        "tls.key": tls_key,
         "state": state,
         "images": images,
         "http.insecure": insecure or None,

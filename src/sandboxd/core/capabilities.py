@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """A runtime's declared abilities. Every field is exercised both ways by a test."""
+    """A runtime's declared abilities. Every field is exercised both ways by a test.
+
+    `restore` says that a sandbox can begin from a snapshot of any runtime that saves what this one restores.
+    """
 
     pause: bool = False
     filesystem_snapshot: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 from typing import TYPE_CHECKING
 
 from sandboxd.core.causes import Cause
@@ -50,6 +51,24 @@ class Stream:
         self.add(b"\n[sandboxd: %d bytes were lost here]\n" % count)
 
     @property
+    def kept(self) -> bytes:
+        """The bytes themselves."""
+        return bytes(self._kept)
+
+    @property
+    def figures(self) -> tuple[int, int, int]:
+        """How many bytes are kept, how many may be, and how many more there were."""
+        return len(self._kept), self._limit, self._dropped
+
+    @classmethod
+    def of(cls, kept: bytes, limit: int, dropped: int) -> Stream:
+        """Return a stream as `kept` and `figures` described it."""
+        stream = cls(limit)
+        stream._kept += kept
+        stream._dropped = dropped
+        return stream
+
+    @property
     def most_size(self) -> int:
         """A number of bytes that the whole text does not exceed, known without making the text."""
         return _WIDENING * len(self._kept) + _MARKER_BYTES
@@ -71,14 +90,29 @@ class Stream:
 class Finished:
     """A command that has ended, and what it said."""
 
-    __slots__ = ("_note", "_stderr", "_stdout", "cause", "exit_code")
+    __slots__ = ("_note", "_signal", "_stderr", "_stdout", "cause", "exit_code")
 
     def __init__(self, exited: Exited, stdout: Stream, stderr: Stream) -> None:
         self.exit_code = exited.code
         self.cause = exited.cause
+        self._signal = exited.signal
         self._stdout = stdout
         self._stderr = stderr
         self._note = f"sandboxd: {_KILLED[exited.cause]}\n" if exited.cause in _KILLED else ""
+
+    def encode(self) -> bytes:
+        """Return all of this as bytes for `decode`."""
+        head = [self.exit_code, self._signal, self.cause.value, self._stdout.figures, self._stderr.figures]
+        return json.dumps(head).encode() + b"\n" + self._stdout.kept + self._stderr.kept
+
+    @classmethod
+    def decode(cls, data: bytes) -> Finished:
+        """Return what `encode` wrote. Raises ValueError where it was not."""
+        head, _, kept = data.partition(b"\n")
+        code, signal, cause, (split, *stdout), (_, *stderr) = json.loads(head)
+        return cls(
+            Exited(code, signal, Cause(cause)), Stream.of(kept[:split], *stdout), Stream.of(kept[split:], *stderr)
+        )
 
     def texts(self, most: int | None = None) -> tuple[str, str]:
         """Return stdout and stderr; where something killed the command, a last line of stderr says what.
@@ -100,15 +134,27 @@ class Finished:
         return failure or self._stdout.text(most)
 
 
-async def gather(events: AsyncIterator[ProcessEvent], *, limit: int) -> Finished:
-    """Follow a process to its end and return its output, at most `limit` bytes of each channel."""
+async def gather(events: AsyncIterator[ProcessEvent], *, limit: int, missed: tuple[int, int] = (0, 0)) -> Finished:
+    """Follow a process to its end and return its output, at most `limit` bytes of each channel.
+
+    `missed` bytes of stdout and stderr will not come: somebody else has taken them. They are told as lost, as is
+    whatever else is missing.
+    """
     streams = {Channel.STDOUT: Stream(limit), Channel.STDERR: Stream(limit)}
+    reached = dict(zip(streams, missed, strict=True))
+    for channel, count in reached.items():
+        if count:
+            streams[channel].lose(count)
     async for event in events:
         match event:
-            case Output(channel, data):
+            case Output(channel, data, offset):
+                if offset > reached[channel]:
+                    streams[channel].lose(offset - reached[channel])
+                reached[channel] = offset + len(data)
                 streams[channel].add(data)
             case Truncated(channel, dropped):
                 streams[channel].lose(dropped)
+                reached[channel] += dropped
             case Exited():
                 return Finished(event, streams[Channel.STDOUT], streams[Channel.STDERR])
             case _:

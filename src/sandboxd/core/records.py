@@ -77,6 +77,9 @@ class SnapshotRecord:
     size_bytes: int
     created_at: float
     part_digests: tuple[tuple[str, str], ...] = field(default=())
+    """Names and digests of the parts, the file system first."""
+    image: str = ""
+    """What the user of the saved sandbox called its image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,11 @@ class ImageConfig:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """An image in the store. `digest` is `sha256:…`; `size_bytes` is that of its unpacked layers, shared or not."""
+    """An image in the store. `size_bytes` is that of its unpacked layers, shared or not.
+
+    `digest` is `sha256:…` over the layers' content and the configuration, wherever the image came from; `origins` are
+    the `registry/path@sha256:…` by which registries know it, the newest first.
+    """
 
     name: str
     digest: str
@@ -100,3 +107,4 @@ class ImageRecord:
     layers: tuple[str, ...]
     size_bytes: int
     created_at: float
+    origins: tuple[str, ...] = ()

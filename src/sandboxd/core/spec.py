@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 from sandboxd.core.errors import Invalid
 
@@ -11,6 +12,14 @@ MINIMUM_MEMORY = 8 * MIB
 MOST_MEMORY_MB = 1 << 24
 MAXIMUM_REQUEST = 1 * MIB
 """Most bytes that argv, environment and working directory of one process may take together."""
+
+
+class PullPolicy(StrEnum):
+    """When a registry is asked for an image: when it is not here, each time whether it has changed, or never."""
+
+    MISSING = "missing"
+    ALWAYS = "always"
+    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +111,20 @@ class ProcessSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class PythonSource:
+    """Source to run with the sandbox's python3, or with ours where the image has none."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxSpec:
     """A sandbox to make.
 
     `runtime` is what the user said (`container`, `auto`, …). An empty `command` keeps the sandbox alive with the
     agent alone. `lifetime_s` and `idle_s` of `None` mean the node's defaults. `entrypoint` says whether the image's
-    entrypoint is put before `command`.
+    entrypoint is put before `command`. `snapshot_path` and `mem_file_path` name a snapshot to begin from, as `snapshot`
+    told them; an empty `image` then means the one it was made of.
     """
 
     runtime: str
@@ -123,3 +140,5 @@ class SandboxSpec:
     idle_s: float | None = None
     public_id: str | None = None
     surface: str = ""
+    snapshot_path: str = ""
+    mem_file_path: str = ""

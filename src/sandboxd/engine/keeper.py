@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
 from sandboxd.core.causes import Cause
-from sandboxd.core.errors import Bug, Conflict, Invalid, Lost, NotFound, SandboxdError, Unavailable, Unsupported
+from sandboxd.core.errors import Bug, Conflict, Invalid, Lost, NotFound, SandboxdError, Unavailable
 from sandboxd.core.lifecycle import State, Verb, after
-from sandboxd.core.records import ImageConfig
-from sandboxd.core.spec import ProcessSpec
-from sandboxd.engine.processes import CallersProcess
+from sandboxd.engine.inside import Inside
 from sandboxd.engine.snapshots import save_snapshot
 from sandboxd.ports.runtime import InstanceSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
+    from sandboxd.core.events import Output, Truncated
     from sandboxd.core.records import Metrics, SandboxRecord, SnapshotRecord
     from sandboxd.engine.policy import Policy
-    from sandboxd.ports.guest import Guest
     from sandboxd.ports.images import Images, Rootfs
     from sandboxd.ports.objects import Objects
     from sandboxd.ports.runtime import Instance, Runtime
     from sandboxd.ports.state import State as StateFile
 
-MAIN_PROCESS = 1
-"""The id of a sandbox's own command: always the first process started in it."""
-LONGEST_ARGUMENT = 120_000
-"""Bytes that one argument may take; the kernel refuses 131,072."""
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+RETRY_S = 2.0
+LONGEST_ABSENCE_S = 3600.0
+"""How long what runs a sandbox may be away when a new server wants the sandbox back."""
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -64,18 +61,22 @@ class Ending:
 class Keeper:
     """Owns one sandbox: its task, its instance, its guest and its row.
 
-    `record`, `active_at` and `busy_processes` may be read at any time; all that changes the sandbox goes through the
+    `record`, `active_at` and `is_busy` may be read at any time; all that changes the sandbox goes through the
     methods here.
     """
 
-    def __init__(self, record: SandboxRecord, runtime: Runtime, parts: Parts) -> None:
+    def __init__(
+        self, record: SandboxRecord, runtime: Runtime, parts: Parts, *, snapshot: SnapshotRecord | None = None
+    ) -> None:
+        """`snapshot` is what the life of a new sandbox begins from."""
         self.record = record
         self.active_at = record.last_active_at
-        self.busy_processes = 0
         self._runtime = runtime
         self._parts = parts
+        self._images = runtime.images or parts.images
+        self._snapshot = snapshot
         self._instance: Instance | None = None
-        self._guest: Guest | None = None
+        self._inside: Inside | None = None
         self._rootfs: Rootfs | None = None
         self._task: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
@@ -85,6 +86,7 @@ class Keeper:
         self._entered = asyncio.Event()
         self._adopted = False
         self._is_unwritten = False
+        self._last_output: Sequence[Output | Truncated] | None = None
 
     # ---- the life -------------------------------------------------------------------------------------------------
 
@@ -115,8 +117,7 @@ class Keeper:
             await self._bury(ending)
 
     async def _serve(self) -> Ending:
-        async with asyncio.timeout(self._parts.policy.create_timeout_s):
-            born = await self._unless_over(self._take_back() if self._adopted else self._be_born())
+        born = await self._unless_over(self._find_again() if self._adopted else self._be_born())
         if not born:
             return self._over.result()
         self._ready.set_result(None)
@@ -127,60 +128,89 @@ class Keeper:
             await _cancelled(*watches)
 
     async def _be_born(self) -> None:
-        record, parts = self.record, self._parts
-        self._rootfs = await parts.images.rootfs(record.spec.image, user=record.internal_id)
-        self.record = replace(self.record, image_digest=self._rootfs.image.digest)
+        rootfs = self._rootfs = await self._find_rootfs()
+        self.record = replace(self.record, image_digest=rootfs.image.digest)
+        async with asyncio.timeout(self._parts.policy.create_timeout_s):
+            await self._make_instance(rootfs)
+
+    async def _find_rootfs(self) -> Rootfs:
+        image, user, snapshot = self.record.spec.image, self.record.internal_id, self._snapshot
+        if snapshot is None:
+            return await self._images.rootfs(image, user=user)
+        if (
+            image != snapshot.image
+            and (await self._images.rootfs(image, user=user)).image.digest != snapshot.image_digest
+        ):
+            raise Invalid(
+                f"the snapshot was made of image `{snapshot.image}`, not of `{image}`", hint="leave the image out"
+            )
+        [(_, diff_id), *_] = snapshot.part_digests
+        return await self._images.derive(
+            snapshot.image_digest, Path(snapshot.snapshot_path), diff_id=diff_id, user=user
+        )
+
+    async def _make_instance(self, rootfs: Rootfs) -> None:
+        record = self.record
         self._instance = await self._runtime.create(
             InstanceSpec(
                 internal_id=record.internal_id,
                 hostname=record.public_id[:63].lower().strip("-_").replace("_", "-"),
-                rootfs=self._rootfs,
+                rootfs=rootfs,
                 limits=record.spec.limits,
                 network=record.spec.network,
+                owner=record.owner,
             )
         )
-        self._guest = await self._instance.enter()
-        await self._start_command(self._guest)
+        self._inside = await self._enter(self._instance, rootfs)
+        await self._inside.start_command()
         self._entered.set()
         await self._become(Verb.STARTED, flavour=self._instance.flavour)
+
+    async def _find_again(self) -> None:
+        """Take the sandbox back, however long what runs it (a daemon that is being restarted) may be away."""
+        given_up_at = time.monotonic() + LONGEST_ABSENCE_S
+        while True:
+            try:
+                return await self._take_back()
+            except Unavailable as error:
+                if time.monotonic() >= given_up_at:
+                    raise
+                _log.warning("a sandbox cannot be reached yet", error=str(error))
+            await asyncio.sleep(RETRY_S)
 
     async def _take_back(self) -> None:
         if self._instance is None:
             raise Bug("a sandbox is taken back without its instance")
-        self._rootfs = await self._parts.images.rootfs(self.record.image_digest, user=self.record.internal_id)
+        self._rootfs = await self._images.rootfs(self.record.image_digest, user=self.record.internal_id)
         # The server before us may have died between doing and noting: the instance follows the note.
         if self.record.state is State.PAUSED:
             await self._instance.pause()
             return  # a frozen agent cannot answer: `resume` enters
-        await self._instance.resume()
-        await self._enter_again(self._instance)
+        async with asyncio.timeout(self._parts.policy.create_timeout_s):
+            await self._instance.resume()
+            await self._enter_again(self._instance, self._rootfs)
 
-    async def _enter_again(self, instance: Instance) -> None:
-        """Greet a guest that a server before us knew, and end the commands whose callers were cut off with it."""
-        guest = self._guest = await instance.enter()
-        for status in await guest.processes():
-            if status.process_id == MAIN_PROCESS and self.record.spec.command:
-                continue
-            process = await guest.attach(status.process_id)
-            if status.code is None:
-                _log.info("ending a command whose caller was cut off", process=status.process_id)
-                await process.signal(signal.SIGKILL, descendants=True)
-            await process.forget()
+    async def _enter(self, instance: Instance, rootfs: Rootfs) -> Inside:
+        return Inside(
+            instance,
+            await instance.enter(),
+            self.record.spec,
+            rootfs,
+            self._parts.policy,
+            touch=self.touch,
+        )
+
+    async def _enter_again(self, instance: Instance, rootfs: Rootfs) -> None:
+        """Greet a guest that a server before us knew; nobody else speaks to it before its processes are known."""
+        inside = await self._enter(instance, rootfs)
+        try:
+            await inside.take_back()
+        except BaseException:
+            await inside.close()
+            raise
+        self._inside = inside
+        self.touch()
         self._entered.set()
-
-    async def _start_command(self, guest: Guest) -> None:
-        spec, config = self.record.spec, self._image_config()
-        directory = spec.cwd or config.cwd
-        if directory:
-            await guest.make_directory(directory, parents=True)
-        argv = ((*config.entrypoint, *spec.command) if spec.entrypoint else spec.command) if spec.command else ()
-        if not argv:
-            return
-        process = await guest.start(self._in_image(ProcessSpec(argv=argv, attached=False)))
-        if process.process_id != MAIN_PROCESS:
-            raise Bug(f"the sandbox's own command has the process id {process.process_id}")
-        if not process.pid:
-            raise Invalid(f"the command `{argv[0]}` cannot be run in image `{spec.image}`", hint="check its path")
 
     async def _watch_death(self) -> None:
         if self._instance is None:
@@ -190,13 +220,17 @@ class Keeper:
 
     async def _watch_command(self) -> None:
         await self._entered.wait()
-        if not self.record.spec.command or self._guest is None or self._instance is None:
+        if self._inside is None or self._instance is None:
             return
         oom_kills_before = self._instance.oom_kills()
         try:
-            exited = await (await self._guest.attach(MAIN_PROCESS)).wait()
+            exited = await self._inside.wait_command()
         except SandboxdError:
             return  # the instance died: the other watch tells how
+        if exited is None:
+            return
+        with suppress(SandboxdError):
+            self._last_output = await self._inside.last_output()
         oom = exited.signal and self._instance.oom_kills() > oom_kills_before
         cause = Cause.OOM if oom else Cause.EXITED
         self._end(Ending(Verb.ENDED, cause, f"its command ended with code {exited.code}", exit_code=exited.code))
@@ -246,10 +280,10 @@ class Keeper:
         """Remove the instance, and the row when the sandbox is being destroyed."""
         if self._instance is not None:
             await self._instance.destroy()
-        if self._guest is not None:
-            await self._guest.close()
-        self._instance, self._guest = None, None
-        await self._parts.images.release(self.record.internal_id)
+        if self._inside is not None:
+            await self._inside.close()
+        self._instance, self._inside = None, None
+        await self._images.release(self.record.internal_id)
         if self.record.state is State.DESTROYING:
             await self._parts.state.delete_sandbox(self.record.internal_id)
             self.record = replace(self.record, state=after(self.record.state, Verb.GONE))
@@ -260,6 +294,11 @@ class Keeper:
         return Lost(f"the sandbox ended ({ending.cause}): {ending.reason}")
 
     # ---- what others ask ------------------------------------------------------------------------------------------
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a caller waits for a command."""
+        return self._inside is not None and self._inside.busy_processes > 0
 
     async def wait_ready(self) -> None:
         """Return once commands can run. Raises whatever kept the sandbox from being born."""
@@ -294,41 +333,40 @@ class Keeper:
         """Let go of the sandbox without touching it: the next server adopts it."""
         if self._task is not None:
             await _cancelled(self._task)
-        if self._guest is not None:
-            await self._guest.close()
+        if self._inside is not None:
+            await self._inside.close()
 
-    async def start_process(self, spec: ProcessSpec) -> CallersProcess:
-        """Start a command in the image's environment; it ends with its caller."""
-        instance, guest = self._inside(Verb.EXECUTE)
-        oom_kills_before = instance.oom_kills()
-        process = await guest.start(self._in_image(spec))
-        self.busy_processes += 1
-        return CallersProcess(process, instance.oom_kills, oom_kills_before, left=self._process_left)
+    def inside(self, verb: Verb, *, is_activity: bool = True) -> Inside:
+        """Return the inside of a sandbox that runs, and count this as activity unless somebody only looks.
 
-    async def start_python(self, code: str) -> CallersProcess:
-        """Start python3 on `code`, given on stdin where it is too long for one argument."""
-        if self._rootfs is None or not self._rootfs.python:
-            raise Unsupported(
-                f"image `{self.record.spec.image}` has no python3 and this node has no interpreter to lend",
-                hint="use an image with python3, or run `./dev images` on the node",
-            )
-        if len(code.encode(errors="surrogateescape")) < LONGEST_ARGUMENT:
-            return await self.start_process(ProcessSpec(argv=(*self._rootfs.python, "-c", code)))
-        process = await self.start_process(ProcessSpec(argv=(*self._rootfs.python, "-"), stdin=True))
-        try:
-            await process.write_stdin(code.encode(errors="surrogateescape"))
-            await process.close_stdin()
-        except Conflict:
-            return process  # it ended before reading all: its own words say why
-        except BaseException:
-            await process.__aexit__()
-            raise
-        return process
+        Raises:
+            Conflict: its state does not allow the verb.
+            Lost: it ended unasked.
+            Unavailable: a new server has not reached it yet.
+        """
+        self._check(verb)
+        if self._instance is None:
+            raise self._ended()
+        if self._inside is None:
+            raise Unavailable("the server has not reached this sandbox's agent yet", hint="try again")
+        if is_activity:
+            self.touch()
+        return self._inside
 
-    async def platform(self) -> dict[str, str]:
-        """Return uname as seen inside, and an empty `processor`, as Python's platform module has it on Linux."""
-        _, guest = self._inside(Verb.EXECUTE)
-        return {**await guest.platform(), "processor": ""}
+    async def logs(self) -> Sequence[Output | Truncated]:
+        """Return what is kept of the output of the sandbox's own command, less of it once that has ended."""
+        if self._last_output is not None:
+            return self._last_output
+        return await self.inside(Verb.EXECUTE, is_activity=False).logs()
+
+    async def has_work(self) -> bool:
+        """Say whether a command whose server died still runs."""
+        return self._inside is not None and await self._inside.has_work()
+
+    async def forget_uncertain(self, before: float) -> None:
+        """Give up the uncertain processes that nobody has collected since `before`."""
+        if self._inside is not None and self.record.state is State.RUNNING:
+            await self._inside.forget_uncertain(before)
 
     async def metrics(self) -> Metrics:
         """Return a reading."""
@@ -356,8 +394,8 @@ class Keeper:
             if self.record.state is State.RUNNING:
                 return
             await self._instance.resume()
-            if self._guest is None:
-                await self._enter_again(self._instance)
+            if self._inside is None and self._rootfs is not None:
+                await self._enter_again(self._instance, self._rootfs)
             self.touch()
             await self._become(Verb.RESUME)
 
@@ -383,7 +421,9 @@ class Keeper:
         saved: list[SnapshotRecord] = []
 
         async def save() -> None:
-            saved.append(await save_snapshot(self.record, instance, self._parts.objects, self._parts.state))
+            saved.append(
+                await save_snapshot(self.record, instance, self._parts.objects, self._parts.state, self._images)
+            )
 
         if not await self._unless_over(save()):
             raise self._as_lost(self._over.result())
@@ -413,34 +453,9 @@ class Keeper:
                 f"{conflict.message} (cause: {self.record.cause}: {self.record.reason})", hint=conflict.hint
             ) from conflict
 
-    def _inside(self, verb: Verb) -> tuple[Instance, Guest]:
-        self._check(verb)
-        if self._instance is None or self._guest is None:
-            raise self._ended()
-        self.touch()
-        return self._instance, self._guest
-
     def _ended(self) -> Lost:
         cause = self.record.cause or Cause.ASKED
         return Lost(f"sandbox {self.record.public_id} is {self.record.state} (cause: {cause}: {self.record.reason})")
-
-    def _process_left(self) -> None:
-        self.busy_processes -= 1
-        self.touch()
-
-    def _in_image(self, spec: ProcessSpec) -> ProcessSpec:
-        config, sandbox = self._image_config(), self.record.spec
-        env = {"PATH": DEFAULT_PATH, **dict(config.env), **dict(sandbox.env), **dict(spec.env)}
-        return replace(
-            spec,
-            env=tuple(env.items()),
-            cwd=spec.cwd or sandbox.cwd or config.cwd,
-            user=spec.user or sandbox.user or config.user,
-            deadline_s=self._parts.policy.execution_deadline_s(spec.deadline_s) if spec.attached else spec.deadline_s,
-        )
-
-    def _image_config(self) -> ImageConfig:
-        return self._rootfs.config if self._rootfs is not None else ImageConfig()
 
     async def _become(self, verb: Verb, **facts: object) -> None:
         """Write the new state, then believe it."""

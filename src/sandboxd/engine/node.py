@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,27 +13,35 @@ import structlog
 from sandboxd.core.causes import Cause
 from sandboxd.core.errors import Conflict, Invalid, NotFound, SandboxdError, Unavailable, Unsupported
 from sandboxd.core.ids import check_public_id, new_internal_id, new_sandbox_id
-from sandboxd.core.lifecycle import State
+from sandboxd.core.lifecycle import State, Verb
 from sandboxd.core.records import SandboxRecord
+from sandboxd.core.spec import ProcessSpec, PythonSource
 from sandboxd.engine.admission import check_room
 from sandboxd.engine.keeper import Keeper, Parts
+from sandboxd.engine.once import REMEMBERED_S, Draft, Once
 from sandboxd.engine.recovery import recover
+from sandboxd.engine.snapshots import find_snapshot
 from sandboxd.ports.engine import Engine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping, Sequence
     from typing import Self
 
+    from sandboxd.core.events import Output, Truncated
+    from sandboxd.core.output import Finished
     from sandboxd.core.records import Metrics, SnapshotRecord
-    from sandboxd.core.spec import ProcessSpec, SandboxSpec
+    from sandboxd.core.spec import SandboxSpec
+    from sandboxd.engine.inside import Inside
     from sandboxd.engine.policy import Policy
-    from sandboxd.ports.engine import RunningProcess
+    from sandboxd.ports.engine import ProcessFacts, RunningProcess
+    from sandboxd.ports.files import Files
     from sandboxd.ports.images import Images
     from sandboxd.ports.objects import Objects
     from sandboxd.ports.runtime import Runtime
     from sandboxd.ports.state import State as StateFile
 
 SWEEP_INTERVAL_S = 1.0
+TRIM_INTERVAL_S = 60.0
 
 _log = structlog.get_logger()
 
@@ -58,6 +68,8 @@ class NodeEngine(Engine):
         self._keepers: dict[tuple[str, str], Keeper] = {}
         self._touched: dict[str, float] = {}
         self._background = asyncio.TaskGroup()
+        self._once = Once(state, self._background)
+        self._trimmed_at = 0.0
 
     async def __aenter__(self) -> Self:
         for keeper in await recover(self._parts, self._runtimes):
@@ -68,6 +80,7 @@ class NodeEngine(Engine):
 
     async def __aexit__(self, *exc: object) -> None:
         self._sweeper.cancel()
+        await self._once.leave()
         await self._background.__aexit__(None, None, None)
         try:
             await self._note_activity()
@@ -77,17 +90,30 @@ class NodeEngine(Engine):
 
     # ---- asking ---------------------------------------------------------------------------------------------------
 
-    async def create(self, owner: str, spec: SandboxSpec) -> SandboxRecord:
+    async def create(self, owner: str, spec: SandboxSpec, *, key: str = "") -> SandboxRecord:
+        prepare = partial(self._prepare, owner, spec)
+        if key:
+            return await self._once.create(owner, spec, key, find=self._facts_of, prepare=prepare)
+        return await (await prepare()).make()
+
+    async def _prepare(self, owner: str, spec: SandboxSpec) -> Draft:
+        """Check what was asked, and return what would be made."""
         name, runtime = await self._choose(spec.runtime)
+        spec = self._parts.policy.admit(spec, name, runtime.capabilities)
+        snapshot = await find_snapshot(spec, owner, self._parts.state)
+        if snapshot is not None:
+            spec = replace(spec, image=spec.image or snapshot.image)
+        record = self._new_record(owner, spec, name)
+        return Draft(record, make=partial(self._make, record, snapshot), undo=partial(self._undo, record))
+
+    async def _make(self, record: SandboxRecord, snapshot: SnapshotRecord | None) -> SandboxRecord:
         policy = self._parts.policy
-        spec = policy.admit(spec, name, runtime.capabilities)
         check_room(
             self._parts.objects.path("room").parent,
             memory_bytes=policy.reserved_memory_bytes,
             disk_bytes=policy.reserved_disk_bytes,
         )
-        record = self._new_record(owner, spec, name)
-        keeper = self._keep(Keeper(record, runtime, self._parts))
+        keeper = self._keep(Keeper(record, self._runtimes[record.runtime], self._parts, snapshot=snapshot))
         try:
             await self._parts.state.insert_sandbox(record)
             keeper.begin()
@@ -97,6 +123,12 @@ class NodeEngine(Engine):
             raise
         self._note(keeper.record, "create")
         return keeper.facts()
+
+    async def _undo(self, record: SandboxRecord) -> None:
+        """Take away what was made of a draft, if anything was."""
+        keeper = self._keepers.get((record.owner, record.public_id))
+        if keeper is not None and keeper.record.internal_id == record.internal_id:
+            await self._discard(keeper)
 
     async def get(self, owner: str, sandbox_id: str) -> SandboxRecord:
         return self._find(owner, sandbox_id).facts()
@@ -111,17 +143,37 @@ class NodeEngine(Engine):
         await asyncio.shield(self._bury(keeper, Cause.ASKED, "destroyed by its owner"))
 
     async def start_process(self, owner: str, sandbox_id: str, spec: ProcessSpec) -> RunningProcess:
-        keeper = self._find(owner, sandbox_id)
-        self._note(keeper.record, "execute", spec.argv[0])
-        return await keeper.start_process(spec)
+        return await self._execute(owner, sandbox_id, spec).start(spec)
 
     async def start_python(self, owner: str, sandbox_id: str, code: str) -> RunningProcess:
+        source = PythonSource(code)
+        return await self._execute(owner, sandbox_id, source).start(source)
+
+    async def execute_once(
+        self, owner: str, sandbox_id: str, command: ProcessSpec | PythonSource, *, key: str, limit: int
+    ) -> Finished:
+        def enter() -> tuple[str, Inside]:
+            inside = self._execute(owner, sandbox_id, command)
+            return self._find(owner, sandbox_id).record.internal_id, inside
+
+        return await self._once.execute(owner, sandbox_id, command, key=key, limit=limit, enter=enter)
+
+    async def processes(self, owner: str, sandbox_id: str) -> Sequence[ProcessFacts]:
+        return await self._find(owner, sandbox_id).inside(Verb.MEASURE, is_activity=False).processes()
+
+    async def collect(self, owner: str, sandbox_id: str, process_id: int) -> RunningProcess:
         keeper = self._find(owner, sandbox_id)
-        self._note(keeper.record, "execute", "python3")
-        return await keeper.start_python(code)
+        self._note(keeper.record, "collect", str(process_id))
+        return await keeper.inside(Verb.EXECUTE).collect(process_id)
+
+    async def logs(self, owner: str, sandbox_id: str) -> Sequence[Output | Truncated]:
+        return await self._find(owner, sandbox_id).logs()
+
+    async def files(self, owner: str, sandbox_id: str) -> Files:
+        return self._find(owner, sandbox_id).inside(Verb.USE_FILES).files()
 
     async def platform_info(self, owner: str, sandbox_id: str) -> dict[str, str]:
-        return await self._find(owner, sandbox_id).platform()
+        return await self._find(owner, sandbox_id).inside(Verb.EXECUTE).platform()
 
     async def metrics(self, owner: str, sandbox_id: str) -> Metrics:
         return await self._find(owner, sandbox_id).metrics()
@@ -192,6 +244,15 @@ class NodeEngine(Engine):
             last_active_at=now,
         )
 
+    def _execute(self, owner: str, sandbox_id: str, command: ProcessSpec | PythonSource) -> Inside:
+        keeper = self._find(owner, sandbox_id)
+        inside = keeper.inside(Verb.EXECUTE)
+        self._note(keeper.record, "execute", command.argv[0] if isinstance(command, ProcessSpec) else "python3")
+        return inside
+
+    def _facts_of(self, internal_id: str) -> SandboxRecord | None:
+        return next((k.facts() for k in self._keepers.values() if k.record.internal_id == internal_id), None)
+
     def _find(self, owner: str, sandbox_id: str) -> Keeper:
         keeper = self._keepers.get((owner, sandbox_id))
         if keeper is None:
@@ -230,23 +291,24 @@ class NodeEngine(Engine):
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
-            try:
-                await self._note_activity()
-            except SandboxdError as error:
-                _log.warning("activity could not be noted", error=str(error))
             now = time.time()
+            await _survived(self._note_activity(), "activity could not be noted")
+            if now >= self._trimmed_at + TRIM_INTERVAL_S:
+                self._trimmed_at = now
+                await _survived(self._once.trim(), "old calls could not be forgotten")
             for keeper in list(self._keepers.values()):
-                try:
-                    await self._sweep_one(keeper, now)
-                except (SandboxdError, OSError) as error:
-                    _log.warning("sweeping failed", sandbox=keeper.record.public_id, error=str(error))
+                await _survived(self._sweep_one(keeper, now), f"sweeping {keeper.record.public_id} failed")
 
     async def _sweep_one(self, keeper: Keeper, now: float) -> None:
         record = keeper.record
         if record.expires_at is not None and record.expires_at <= now:
             self._note(record, "expire")
             await self._bury(keeper, Cause.DEADLINE, "its lifetime ran out")
-        elif _is_idle(keeper, now):
+        elif not _is_idle(keeper, now):
+            await keeper.forget_uncertain(now - REMEMBERED_S)
+        elif await keeper.has_work():
+            keeper.touch()
+        else:
             self._note(record, "idle")
             await keeper.stop(Cause.IDLE, f"nothing happened for {record.spec.idle_s:g} s")
 
@@ -258,8 +320,18 @@ class NodeEngine(Engine):
         self._touched = fresh
 
 
+async def _survived(step: Awaitable[None], complaint: str) -> None:
+    """Do one thing of many that recur: whatever goes wrong is told, and nothing else suffers from it."""
+    try:
+        await step
+    except (SandboxdError, OSError, TimeoutError) as error:
+        _log.warning(complaint, error=str(error))
+    except Exception:  # noqa: BLE001 - it would end every sandbox's sweep, and the server with it
+        _log.exception(complaint)
+
+
 def _is_idle(keeper: Keeper, now: float) -> bool:
     record = keeper.record
-    if record.state is not State.RUNNING or record.spec.idle_s is None or keeper.busy_processes:
+    if record.state is not State.RUNNING or record.spec.idle_s is None or keeper.is_busy:
         return False
     return keeper.active_at + record.spec.idle_s <= now

@@ -76,6 +76,8 @@ def _check_capabilities(spec: SandboxSpec, runtime: str, capabilities: Capabilit
     if spec.network not in capabilities.networks:
         offered = ", ".join(sorted(capabilities.networks))
         raise Unsupported(f"runtime `{runtime}` has no network mode `{spec.network}`", hint=f"it offers: {offered}")
+    if spec.snapshot_path and not capabilities.restore:
+        raise Unsupported(f"runtime `{runtime}` cannot make a sandbox from a snapshot")
     if spec.limits.disk_bytes is not None and not capabilities.disk_limit:
         raise Unsupported(f"runtime `{runtime}` cannot limit disk", hint="leave the disk limit out")
     if spec.limits.cpus is not None and not capabilities.cpu_limit:

@@ -29,13 +29,25 @@ class CallersProcess(RunningProcess):
     """A guest process that ends with the caller's `async with` block."""
 
     def __init__(
-        self, process: GuestProcess, oom_kills: Callable[[], int], oom_kills_before: int, *, left: Callable[[], None]
+        self,
+        process: GuestProcess,
+        oom_kills: Callable[[], int],
+        oom_kills_before: int,
+        *,
+        left: Callable[[], None],
+        missed: tuple[int, int] = (0, 0),
     ) -> None:
-        """`oom_kills_before` was read before the process began: it may have been killed for memory by now."""
+        """`oom_kills_before` was read before the process began: it may have been killed for memory by now.
+
+        `missed` says how many bytes of stdout and stderr a server before us had acknowledged.
+        """
+        self.missed = missed
+        self.pid = process.pid
         self._process = process
         self._oom_kills = oom_kills
         self._oom_kills_before = oom_kills_before
         self._left = left
+        self.process_id = process.process_id
         self._ended = False
         self._killed = False
 
@@ -69,6 +81,10 @@ class CallersProcess(RunningProcess):
     async def resize(self, size: TerminalSize) -> None:
         await self._process.resize(size)
 
+    def let_go(self) -> None:
+        """Leave it running, for a later server to collect."""
+        self._left()
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -83,9 +99,10 @@ class CallersProcess(RunningProcess):
         try:
             async with asyncio.timeout(FAREWELL_S):
                 await self._process.signal(signal.SIGKILL, descendants=True)
-                await self._process.forget()
         except (SandboxdError, TimeoutError):
-            return  # the sandbox itself is gone or frozen: its end takes the process along
+            pass  # the sandbox itself is gone or frozen: its end, or its thaw, takes the process along
+        finally:
+            await self._forget()
 
     async def _forget(self) -> None:
         try:

@@ -13,6 +13,7 @@ from sandboxd.core.causes import Cause
 from sandboxd.core.errors import SandboxdError
 from sandboxd.core.lifecycle import State, Verb, after
 from sandboxd.engine.keeper import Keeper
+from sandboxd.engine.snapshots import adopt_snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 16
 """How many sandboxes are taken back at the same time."""
+PATIENCE_S = 5.0
+"""How long one sandbox that does not answer may keep all the others waiting."""
 
 _log = structlog.get_logger()
 
@@ -33,9 +36,7 @@ async def recover(parts: Parts, runtimes: Mapping[str, Runtime]) -> list[Keeper]
     Sandboxes that were running or paused are adopted; one whose instance is gone becomes lost; one that was being made
     or destroyed when the server died is removed; an instance that no row knows is destroyed.
     """
-    swept = await parts.objects.sweep()
-    if swept:
-        _log.info("removed half-written objects", count=swept)
+    await _sweep_objects(parts)
     found = {name: set(await runtime.list()) for name, runtime in runtimes.items()}
     rows = await parts.state.sandboxes()
     await _destroy_orphans(found, {row.internal_id for row in rows}, runtimes)
@@ -51,14 +52,31 @@ async def recover(parts: Parts, runtimes: Mapping[str, Runtime]) -> list[Keeper]
     return [keeper for keeper in keepers if keeper is not None]
 
 
+async def _sweep_objects(parts: Parts) -> None:
+    """Bring state and object store into agreement: the server may have died while it wrote, or before it noted that."""
+    swept = await parts.objects.sweep()
+    for name in await adopt_snapshots(parts.objects, parts.state):
+        await parts.images.release(name)
+        swept += 1
+    if swept:
+        _log.info("removed unfinished objects", count=swept)
+
+
 async def _destroy_orphans(found: dict[str, set[str]], known: set[str], runtimes: Mapping[str, Runtime]) -> None:
     for name, internal_ids in found.items():
         for internal_id in internal_ids - known:
             _log.warning("destroying an instance that no row knows", runtime=name, instance=internal_id)
-            try:
-                await (await runtimes[name].adopt(internal_id)).destroy()
-            except (SandboxdError, OSError) as error:
-                _log.warning("an orphan could not be removed", instance=internal_id, error=str(error))
+            await _destroyed(internal_id, runtimes[name])
+
+
+async def _destroyed(internal_id: str, runtime: Runtime) -> bool:
+    """Remove what is left of an instance, and say whether that worked."""
+    try:
+        await (await runtime.adopt(internal_id)).destroy()
+    except (SandboxdError, OSError) as error:
+        _log.warning("an instance could not be removed", instance=internal_id, error=str(error))
+        return False
+    return True
 
 
 async def _settle(row: SandboxRecord, runtime: Runtime | None, *, present: bool, parts: Parts) -> Keeper | None:
@@ -67,9 +85,9 @@ async def _settle(row: SandboxRecord, runtime: Runtime | None, *, present: bool,
         return None
     if row.state in (State.RUNNING, State.PAUSED) and present:
         return await _adopt(row, runtime, parts)
-    if present:
-        await (await runtime.adopt(row.internal_id)).destroy()
-    await parts.images.release(row.internal_id)
+    if present and not await _destroyed(row.internal_id, runtime):
+        return Keeper(row, runtime, parts)  # so that its owner, or the next server, can try again
+    await (runtime.images or parts.images).release(row.internal_id)
     if row.state in (State.CREATING, State.DESTROYING):
         await parts.state.delete_sandbox(row.internal_id)
         return None
@@ -82,7 +100,10 @@ async def _adopt(row: SandboxRecord, runtime: Runtime, parts: Parts) -> Keeper:
     keeper = Keeper(row, runtime, parts)
     keeper.adopt(await runtime.adopt(row.internal_id))
     try:
-        await keeper.wait_ready()
+        async with asyncio.timeout(PATIENCE_S):
+            await keeper.wait_ready()
+    except TimeoutError:
+        _log.warning("a sandbox does not answer yet; its keeper goes on trying", sandbox=row.public_id)
     except SandboxdError as error:
         _log.warning("a sandbox could not be adopted", sandbox=row.public_id, error=str(error))
     else:

@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from sandboxd.core.errors import Unavailable
+from sandboxd.core.errors import Invalid, Unavailable
 from sandboxd.core.ids import new_internal_id
 from sandboxd.core.records import SnapshotRecord
 
@@ -17,35 +17,91 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sandboxd.core.records import SandboxRecord
+    from sandboxd.core.spec import SandboxSpec
+    from sandboxd.ports.images import Images
     from sandboxd.ports.objects import Objects
     from sandboxd.ports.runtime import Instance
     from sandboxd.ports.state import State
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
+_NOTED = (
+    "snapshot_id",
+    "sandbox_internal_id",
+    "owner",
+    "runtime",
+    "image",
+    "image_digest",
+    "memory_captured",
+    "size_bytes",
+    "created_at",
+)
+"""What a manifest says of its snapshot, as the record has it; the rest follows from where it lies."""
 _PIECE = 1024 * 1024
 
 
-async def save_snapshot(record: SandboxRecord, instance: Instance, objects: Objects, state: State) -> SnapshotRecord:
+async def save_snapshot(
+    record: SandboxRecord, instance: Instance, objects: Objects, state: State, images: Images
+) -> SnapshotRecord:
     """Write the parts of a paused instance and a manifest into a new folder; return its record, already kept.
 
-    The first part is the file system, the last one memory (or the statement that memory was not captured).
+    The first part is the file system, the last one memory (or the statement that memory was not captured). The image
+    below it is held for as long as there is the snapshot.
 
     Raises:
         Unavailable: the disk refused.
     """
+    name = f"snap-{new_internal_id()}"
+    await images.rootfs(record.image_digest, user=name)
     try:
-        snapshot = await _save(record, instance, objects)
+        snapshot = await _save(record, instance, objects, name)
+        await state.insert_snapshot(snapshot)
     except OSError as error:
+        await images.release(name)
         raise Unavailable(
             f"the snapshot cannot be written: {error.strerror}", hint="look at the node's disk"
         ) from error
-    await state.insert_snapshot(snapshot)
+    except BaseException:
+        await asyncio.shield(images.release(name))
+        raise
     return snapshot
 
 
-async def _save(record: SandboxRecord, instance: Instance, objects: Objects) -> SnapshotRecord:
-    name = f"snap-{new_internal_id()}"
+async def adopt_snapshots(objects: Objects, state: State) -> list[str]:
+    """Note the snapshots that a dead server completed and did not note, remove what is incomplete; return its names."""
+    removed = []
+    known = {snapshot.snapshot_id for snapshot in await state.snapshots()}
+    for name in set(await objects.names()) - known:
+        snapshot = await asyncio.to_thread(_read, objects.path(name))
+        if snapshot is None:
+            await objects.delete(name)
+            removed.append(name)
+        else:
+            await state.insert_snapshot(snapshot)
+    return removed
+
+
+async def find_snapshot(spec: SandboxSpec, owner: str, state: State) -> SnapshotRecord | None:
+    """Return the snapshot that a spec begins from, if any. Only paths that `snapshot` told this owner are understood.
+
+    Raises:
+        Invalid: it names none, or parts of two.
+    """
+    if not spec.snapshot_path:
+        if spec.mem_file_path:
+            raise Invalid("`mem_file_path` is set without `snapshot_path`", hint="give both as `snapshot` told them")
+        return None
+    for snapshot in await state.snapshots(owner=owner):
+        if snapshot.snapshot_path == spec.snapshot_path:
+            if spec.mem_file_path not in ("", snapshot.mem_file_path):
+                raise Invalid("`mem_file_path` belongs to another snapshot than `snapshot_path`")
+            return snapshot
+    raise Invalid(
+        f"there is no snapshot `{spec.snapshot_path[:300]}` on this node", hint="give the path that `snapshot` told"
+    )
+
+
+async def _save(record: SandboxRecord, instance: Instance, objects: Objects, name: str) -> SnapshotRecord:
     async with objects.stage(name) as folder:
         saved = await instance.snapshot(folder)
         stop = threading.Event()
@@ -66,6 +122,7 @@ async def _save(record: SandboxRecord, instance: Instance, objects: Objects) -> 
             size_bytes=size,
             created_at=time.time(),
             part_digests=digests,
+            image=record.spec.image,
         )
         (folder / MANIFEST).write_text(json.dumps(_manifest(record, snapshot), indent=1))
     return snapshot
@@ -87,12 +144,22 @@ def _measure(folder: Path, parts: tuple[str, ...], stop: threading.Event) -> tup
 def _manifest(record: SandboxRecord, snapshot: SnapshotRecord) -> dict[str, object]:
     return {
         "version": MANIFEST_VERSION,
-        "snapshot": snapshot.snapshot_id,
-        "runtime": record.runtime,
         "flavour": record.flavour,
-        "image": record.spec.image,
-        "image_digest": record.image_digest,
-        "memory_captured": snapshot.memory_captured,
-        "created_at": snapshot.created_at,
         "parts": [{"name": name, "digest": digest} for name, digest in snapshot.part_digests],
+        **{key: getattr(snapshot, key) for key in _NOTED},
     }
+
+
+def _read(folder: Path) -> SnapshotRecord | None:
+    """Return the record of a saved folder as its manifest tells it; None where there is no whole one."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        parts = tuple((str(part["name"]), str(part["digest"])) for part in manifest["parts"])
+        return SnapshotRecord(
+            snapshot_path=str(folder / parts[0][0]),
+            mem_file_path=str(folder / parts[-1][0]),
+            part_digests=parts,
+            **{key: manifest[key] for key in _NOTED},
+        )
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None

@@ -23,13 +23,14 @@ from sandboxd.guest.frames import (
 )
 from sandboxd.guest.process import AgentProcess
 from sandboxd.guest.transfer import Connection
-from sandboxd.ports.guest import FileStatus, Guest, GuestConnection, GuestProcess, ProcessStatus
+from sandboxd.ports.guest import Guest, GuestConnection, GuestProcess, ProcessStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sandboxd.core.spec import ProcessSpec, ResourceLimit
     from sandboxd.guest.link import Link
+    from sandboxd.ports.files import FileStatus
 
 LONGEST_DEADLINE_S = 1e12
 LARGEST_PORT = 65535
@@ -65,10 +66,11 @@ class AgentGuest(Guest):
 
     async def start(self, spec: ProcessSpec) -> GuestProcess:
         request = _start_request(spec)
-        await self._link.room()
-        process = AgentProcess(self._link, self._link.new_process_id())
-        await process.begin(request, spec.argv[0])
-        return process
+        async with self._link.patience(f"cannot start `{spec.argv[0]}`"):
+            await self._link.room()
+            process = AgentProcess(self._link, self._link.new_process_id())
+            await process.begin(request, spec.argv[0])
+            return process
 
     async def processes(self) -> list[ProcessStatus]:
         listed = await self._link.list_processes()
@@ -79,7 +81,7 @@ class AgentGuest(Guest):
             if isinstance(process := known.get(process_id), AgentProcess)
         ]
 
-    async def attach(self, process_id: int) -> GuestProcess:
+    async def attach(self, process_id: int) -> AgentProcess:
         self._link.check()
         process = self._link.records.get(process_id)
         if not isinstance(process, AgentProcess):

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, TypeVar
 
 from sandboxd.core.errors import (
+    Busy,
     Conflict,
     Denied,
     Invalid,
@@ -42,10 +43,10 @@ BY_ERRNO: dict[int, type[SandboxdError]] = {
     errno.ENOSPC: LimitExceeded,
     errno.EDQUOT: LimitExceeded,
     errno.EFBIG: LimitExceeded,
-    errno.EMFILE: LimitExceeded,
-    errno.ENFILE: LimitExceeded,
-    errno.ENOMEM: LimitExceeded,
-    errno.EAGAIN: LimitExceeded,
+    errno.EMFILE: Busy,
+    errno.ENFILE: Busy,
+    errno.ENOMEM: Busy,
+    errno.EAGAIN: Busy,
     errno.EMLINK: LimitExceeded,
     errno.EINVAL: Invalid,
     errno.ENAMETOOLONG: Invalid,
@@ -72,6 +73,9 @@ START_BY_ERRNO: dict[int, type[SandboxdError]] = {
 """For a start only the user and the working directory can be missing or out of reach."""
 
 
+USED_UP = "the sandbox has used up its processes, memory or descriptors: end some of its processes, or try again"
+
+
 def refusal(failed: Failed, doing: str) -> SandboxdError:
     """Return the error for what a guest could not do: `doing` (such as "cannot read `/x`"), a colon, and why."""
     reason = os.strerror(failed.errno & LARGEST_ERRNO).lower()
@@ -81,7 +85,8 @@ def refusal(failed: Failed, doing: str) -> SandboxdError:
 def start_refusal(failed: Failed, doing: str) -> SandboxdError:
     """Return the error for a process that could not be started; the guest's own words say what was wrong with it."""
     reason = printable(failed.message) or os.strerror(failed.errno & LARGEST_ERRNO).lower()
-    return START_BY_ERRNO.get(failed.errno, Unavailable)(f"{doing}: {reason}")
+    kind = START_BY_ERRNO.get(failed.errno, Unavailable)
+    return kind(f"{doing}: {reason}", hint=USED_UP if kind is Busy else "")
 
 
 def printable(text: bytes) -> str:

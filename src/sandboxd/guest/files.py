@@ -26,7 +26,7 @@ from sandboxd.guest.frames import (
     Write,
 )
 from sandboxd.guest.transfer import Download, Upload
-from sandboxd.ports.guest import FileKind, FileStatus
+from sandboxd.ports.files import FileKind, FileStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -144,7 +144,7 @@ async def move(link: Link, source: str, target: str, root: str) -> None:
 async def remove(link: Link, path: str, root: str, *, recursive: bool) -> None:
     """Remove a file or directory."""
     question = Remove(int(recursive), encode_text(root, "the root"), encode_text(path, "the path"))
-    await link.ask(question, Done, f"cannot remove `{path}`")
+    await link.ask(question, Done, f"cannot remove `{path}`", endless=recursive)
 
 
 def _permissions(mode: int) -> int:

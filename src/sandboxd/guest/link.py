@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from sandboxd.core.errors import Lost, SandboxdError, Unsupported
+from sandboxd.core.errors import Lost, SandboxdError, Uncertain, Unsupported
 from sandboxd.guest.channel import ROOMY
 from sandboxd.guest.codec import PREAMBLE, Frame, FrameParser, encode_frame
 from sandboxd.guest.errors import again, refusal
@@ -29,13 +30,15 @@ from sandboxd.guest.frames import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from sandboxd.guest.channel import Channel
 
 QUEUE_LIMIT = 8 * 1024 * 1024
 """A guest that lets so many bytes wait for it is given up. Large requests wait below it for room of their own."""
 LARGEST_PROCESS_ID = 0x7FFFFFFF
+PATIENCE_S = 60.0
+"""An agent that is asked for something quick has so long; one between a thousand busy processes may need 10 s."""
 
 Answer = TypeVar("Answer", bound=GuestFrame)
 
@@ -142,21 +145,40 @@ class Link:
             await self._channel.drain()
         self.check()
 
+    @asynccontextmanager
+    async def patience(self, doing: str, *, endless: bool = False) -> AsyncIterator[None]:
+        """Leave what is done within after `PATIENCE_S`. Raises Uncertain: the agent was asked but has not answered."""
+        try:
+            async with asyncio.timeout(None if endless else PATIENCE_S):
+                yield
+        except TimeoutError:
+            silent = f"{doing}: the guest has not answered for {PATIENCE_S:g} s"
+            raise Uncertain(silent, hint="it is stopped or overloaded; destroy the sandbox if that lasts") from None
+
     async def ask(
         self,
         question: HostFrame,
         answer: type[Answer],
         doing: str,
+        *,
+        endless: bool = False,
     ) -> Answer:
-        """Return the answer to a question that has just one; `doing` begins the sentence of its error."""
-        await self.room()
-        record_id = self.new_request_id()
-        request = self.records[record_id] = Request()
-        try:
-            self.send(question, record_id)
-            return self.expect(await request.answer, answer, doing)
-        finally:
-            self.records.pop(record_id, None)
+        """Return the answer to a question that has just one; `doing` begins the sentence of its error.
+
+        `endless` is for what may be much work.
+
+        Raises:
+            Uncertain: the agent is silent, see `patience`.
+        """
+        async with self.patience(doing, endless=endless):
+            await self.room()
+            record_id = self.new_request_id()
+            request = self.records[record_id] = Request()
+            try:
+                self.send(question, record_id)
+                return self.expect(await request.answer, answer, doing)
+            finally:
+                self.records.pop(record_id, None)
 
     def expect(
         self,

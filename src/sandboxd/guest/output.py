@@ -53,6 +53,12 @@ class ProcessOutput:
         for intake, offset in zip(self._intakes, (stdout, stderr), strict=True):
             intake.restart(offset)
 
+    def skip_to(self, stdout: int, stderr: int) -> None:
+        """What is before these offsets has been taken already, over a channel that was cut since."""
+        for intake, offset in zip(self._intakes, (stdout, stderr), strict=True):
+            if offset > intake.taken:
+                intake.restart(offset)
+
     def receive(self, frame: OutputFrame) -> None:
         """Take output in. What was on its way to a former reader is passed over. Raises ProtocolError."""
         if frame.channel not in {Channel.STDOUT, Channel.STDERR}:
@@ -60,11 +66,11 @@ class ProcessOutput:
         if self._stance is Stance.ATTACHED:
             arrive(frame, self._intakes[frame.channel - 1], self._arrivals)
 
-    async def join(self) -> Process:
+    async def join(self, *, only_kept: bool = False) -> Process:
         """Let the agent send from the first byte not taken, or kept; return what it knows of the process.
 
-        The limits sent first keep the agent silent, and the process from losing more, until all that was on its way
-        has arrived and it is known what has been kept.
+        With `only_kept` it sends no more than it holds now. The limits sent first keep the agent silent, and the
+        process from losing more, until all that was on its way has arrived and it is known what has been kept.
         """
         self._stance = Stance.JOINING
         for intake in self._intakes:
@@ -72,11 +78,14 @@ class ProcessOutput:
         listed = (await self._link.list_processes()).get(self._id)
         if listed is None:
             raise NotFound(f"process {self._id} was forgotten")
-        for intake, kept in zip(self._intakes, (listed.stdout_kept, listed.stderr_kept), strict=True):
+        kept_to_end = (listed.stdout_kept, listed.stdout_end), (listed.stderr_kept, listed.stderr_end)
+        for intake, (kept, end) in zip(self._intakes, kept_to_end, strict=True):
             dropped = kept - intake.taken
             if dropped > 0:
                 self._arrivals.add_gap(intake.channel, dropped)
             intake.restart(max(kept, intake.taken))
+            if only_kept:
+                intake.limit = min(intake.limit, max(end, intake.taken))
             self._link.send(Attach(intake.channel, intake.taken, intake.limit), self._id)
         self._stance = Stance.ATTACHED
         return listed
@@ -94,6 +103,11 @@ class ProcessOutput:
         self._arrivals.clear()
         for intake in self._intakes:
             intake.restart(intake.taken)
+
+    @property
+    def has_come_to_limit(self) -> bool:
+        """Whether the agent has sent all that it may."""
+        return all(intake.expected == intake.limit for intake in self._intakes)
 
     def pop(self) -> Output | Truncated:
         """Return what comes next; something must have arrived."""

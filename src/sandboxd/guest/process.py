@@ -6,8 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from sandboxd.core.causes import Cause
-from sandboxd.core.errors import Conflict, Lost, NotFound, SandboxdError
-from sandboxd.core.events import Exited, ProcessEvent, Started
+from sandboxd.core.errors import Conflict, Lost, NotFound, SandboxdError, Uncertain
+from sandboxd.core.events import Channel, Exited, ProcessEvent, Started, Truncated
+from sandboxd.core.events import Output as OutputEvent
 from sandboxd.guest.controls import Controls
 from sandboxd.guest.errors import again, refusal, start_refusal
 from sandboxd.guest.fields import ProtocolError
@@ -16,6 +17,7 @@ from sandboxd.guest.frames import (
     START_FLAG_STDIN,
     START_FLAG_TERMINAL,
     Accepted,
+    Detach,
     Done,
     Failed,
     Forget,
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 LARGEST_SIGNAL = 64
+OVERDUE_S = 30.0
+"""An agent that has not ended a process so long after its deadline does not any more."""
 
 
 class AgentProcess(GuestProcess, Record):
@@ -61,6 +65,7 @@ class AgentProcess(GuestProcess, Record):
         self._controls = Controls(link, process_id)
         self._is_read = False
         self._waiters: set[asyncio.Future[None]] = set()
+        self._overdue: asyncio.TimerHandle | None = None
 
     async def begin(self, request: Start, program: str) -> None:
         """Start the process. A caller that leaves before the answer leaves nothing running."""
@@ -76,16 +81,26 @@ class AgentProcess(GuestProcess, Record):
                 await self._starting, StartedFrame, f"cannot start `{program}`", refused=start_refusal
             )
             self.pid = started.pid
+            if request.deadline_ms and self._over is None and self._end is None:
+                self._overdue = link.loop.call_later(request.deadline_ms / 1000 + OVERDUE_S, self._expire)
         except asyncio.CancelledError:
-            link.send(Signal(SIGKILL, descendants=1), self.process_id)
-            link.send(Forget(), self.process_id)
-            link.records.pop(self.process_id, None)
+            self._abandon()
             raise
         except SandboxdError:
             link.records.pop(self.process_id, None)
             raise
         finally:
             self._starting = None
+
+    def _abandon(self) -> None:
+        """Have it killed and forgotten, whenever the agent reads that."""
+        self._link.send(Signal(SIGKILL, descendants=1), self.process_id)
+        self._link.send(Forget(), self.process_id)
+        self._link.records.pop(self.process_id, None)
+
+    def _expire(self) -> None:
+        self._abandon()
+        self._fail(Uncertain("the command's time ran out, but the guest does not say that it has ended it"))
 
     def remember(self, listed: Process) -> None:
         """Take over what the agent told us of a process that a former host started. Raises ProtocolError."""
@@ -95,6 +110,10 @@ class AgentProcess(GuestProcess, Record):
             self._stdin.resume(listed.input_received)
         self._output.begin_at(listed.stdout_kept, listed.stderr_kept)
         self._note(listed)
+
+    def skip_to(self, stdout: int, stderr: int) -> None:
+        """Let `events` begin at these offsets: whoever reads them has what is before from a channel that was cut."""
+        self._output.skip_to(stdout, stderr)
 
     def _open_stdin(self, flags: int) -> None:
         if flags & (START_FLAG_STDIN | START_FLAG_TERMINAL):
@@ -132,6 +151,7 @@ class AgentProcess(GuestProcess, Record):
             raise ProtocolError("a process ended twice, and differently")
         self._output.check_end(frame)
         self._end = frame
+        self._stop_clock()
         if self._stdin is not None:
             self._stdin.close()
         self._wake()
@@ -142,12 +162,17 @@ class AgentProcess(GuestProcess, Record):
 
     def _fail(self, error: SandboxdError) -> None:
         self._over = self._over or error
+        self._stop_clock()
         if self._starting is not None and not self._starting.done():
             self._starting.set_exception(error)
         self._controls.fail(error)
         if self._stdin is not None:
             self._stdin.fail(error)
         self._wake()
+
+    def _stop_clock(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
 
     async def events(self) -> AsyncIterator[ProcessEvent]:
         if self._is_read:
@@ -172,6 +197,36 @@ class AgentProcess(GuestProcess, Record):
             self._is_read = False
             if self._end is None or not self._output.is_complete(self._end) or self._output.has_arrivals:
                 self._output.leave()
+
+    async def peek(self) -> list[OutputEvent | Truncated]:
+        if self._is_read or self._output.is_joined:
+            raise Conflict(f"the events of process {self.process_id} are being read already")
+        self._is_read = True
+        try:
+            self._check()
+            listed = await self._output.join(only_kept=True)
+            while not self._output.has_come_to_limit:
+                self._check()
+                await self._wait()
+            kept: list[OutputEvent | Truncated] = [
+                Truncated(channel, start)
+                for channel, start in ((Channel.STDOUT, listed.stdout_kept), (Channel.STDERR, listed.stderr_kept))
+                if start
+            ]
+            while self._output.has_arrivals:
+                event = self._output.pop()
+                if isinstance(event, OutputEvent):
+                    kept.append(event)
+            return kept
+        finally:
+            self._is_read = False
+            self._output.leave()
+
+    async def detach(self) -> None:
+        if self._is_read or self._output.is_joined:
+            raise Conflict(f"the events of process {self.process_id} are being read")
+        self._link.send(Detach(), self.process_id)
+        self._link.check()
 
     async def wait(self) -> Exited:
         while self._end is None:
@@ -213,13 +268,17 @@ class AgentProcess(GuestProcess, Record):
 
     async def signal(self, number: int, *, descendants: bool = False) -> None:
         self._check()
-        answer = await self._controls.ask(Signal(number, int(descendants)))
-        self._link.expect(answer, Done, f"cannot send signal {number} to process {self.process_id}")
+        doing = f"cannot send signal {number} to process {self.process_id}"
+        async with self._link.patience(doing):
+            answer = await self._controls.ask(Signal(number, int(descendants)))
+        self._link.expect(answer, Done, doing)
 
     async def resize(self, size: TerminalSize) -> None:
         self._check()
-        answer = await self._controls.ask(Resize(size.rows, size.columns))
-        self._link.expect(answer, Done, f"cannot resize the terminal of process {self.process_id}")
+        doing = f"cannot resize the terminal of process {self.process_id}"
+        async with self._link.patience(doing):
+            answer = await self._controls.ask(Resize(size.rows, size.columns))
+        self._link.expect(answer, Done, doing)
 
     async def forget(self) -> None:
         if self._link.records.get(self.process_id) is self:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass
 from enum import Enum
 
@@ -51,6 +53,16 @@ class Entry:
     pieces: tuple[tuple[int, int], ...] = ()
 
 
+_KINDS = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFCHR: Kind.CHARACTER,
+    stat.S_IFBLK: Kind.BLOCK,
+    stat.S_IFIFO: Kind.FIFO,
+}
+
+
 @dataclass(slots=True)
 class Allowance:
     """How much one import may still unpack; guards against archives that are small outside and huge inside."""
@@ -91,6 +103,38 @@ def split(path: bytes) -> Path:
 def keeps_xattr(name: str) -> bool:
     """Say whether an extended attribute belongs to the image: file capabilities and what users set; never overlay's."""
     return name == "security.capability" or (name.startswith("user.") and not name.startswith("user.overlay."))
+
+
+def kind_of(facts: os.stat_result) -> Kind | None:
+    """Return what a file of this machine is; None for sockets."""
+    return _KINDS.get(stat.S_IFMT(facts.st_mode))
+
+
+def entry_of(
+    facts: os.stat_result, path: Path, *, target: bytes = b"", xattrs: tuple[tuple[str, bytes], ...] = ()
+) -> Entry:
+    """Return a file of this machine, which is no socket, as the entry at a path."""
+    kind = _KINDS[stat.S_IFMT(facts.st_mode)]
+    size = facts.st_size if kind is Kind.FILE else 0
+    return Entry(
+        path=path,
+        kind=kind,
+        mode=stat.S_IMODE(facts.st_mode),
+        uid=facts.st_uid,
+        gid=facts.st_gid,
+        mtime_ns=facts.st_mtime_ns,
+        size=size,
+        target=target,
+        device=facts.st_rdev if kind in {Kind.CHARACTER, Kind.BLOCK} else 0,
+        xattrs=xattrs,
+        pieces=((0, size),) if size else (),
+    )
+
+
+def kept_xattrs(descriptor: int) -> tuple[tuple[str, bytes], ...]:
+    """Return those extended attributes of an open file that belong to an image."""
+    names = sorted(name for name in os.listxattr(descriptor) if keeps_xattr(name))
+    return tuple((name, os.getxattr(descriptor, name)) for name in names)
 
 
 def canonical(entry: Entry) -> bytes:

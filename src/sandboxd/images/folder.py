@@ -8,22 +8,13 @@ import stat
 from typing import TYPE_CHECKING, BinaryIO
 
 from sandboxd.core.errors import Invalid
-from sandboxd.images.entry import DEEPEST, Entry, Kind, Path, canonical, keeps_xattr
+from sandboxd.images.entry import DEEPEST, Entry, Kind, Path, canonical, entry_of, kept_xattrs, kind_of
 from sandboxd.images.rooted import FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sandboxd.images.layer import LayerWriter
-
-_KINDS = {
-    stat.S_IFREG: Kind.FILE,
-    stat.S_IFDIR: Kind.DIRECTORY,
-    stat.S_IFLNK: Kind.SYMLINK,
-    stat.S_IFCHR: Kind.CHARACTER,
-    stat.S_IFBLK: Kind.BLOCK,
-    stat.S_IFIFO: Kind.FIFO,
-}
 
 
 def copy(folder: os.PathLike[str], layer: LayerWriter) -> str:
@@ -52,7 +43,7 @@ class _Reader:
 
     def copy_folder(self, folder: int, path: Path) -> None:
         """Copy an open folder and all below it, in the order of names."""
-        self._put(_entry(os.fstat(folder), path, xattrs=_xattrs(folder)))
+        self._put(entry_of(os.fstat(folder), path, xattrs=kept_xattrs(folder)))
         if os.fstat(folder).st_dev != self._device:
             return
         for name in sorted(os.fsencode(name) for name in os.listdir(folder)):
@@ -60,7 +51,7 @@ class _Reader:
 
     def _copy_child(self, folder: int, name: bytes, path: Path) -> None:
         facts = os.lstat(name, dir_fd=folder)
-        kind = _KINDS.get(stat.S_IFMT(facts.st_mode))
+        kind = kind_of(facts)
         if kind is None or (kind is not Kind.DIRECTORY and facts.st_dev != self._device):
             return
         if len(path) > DEEPEST:
@@ -83,10 +74,10 @@ class _Reader:
         if stat.S_ISREG(facts.st_mode):
             descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
             with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor has no path
-                self._put(_entry(facts, path, xattrs=_xattrs(descriptor)), file)
+                self._put(entry_of(facts, path, xattrs=kept_xattrs(descriptor)), file)
         else:
             target = os.readlink(name, dir_fd=folder) if stat.S_ISLNK(facts.st_mode) else b""
-            self._put(_entry(facts, path, target=target))
+            self._put(entry_of(facts, path, target=target))
 
     def _put(self, entry: Entry, file: BinaryIO | None = None) -> None:
         self.hash.update(canonical(entry))
@@ -103,28 +94,3 @@ class _Reader:
 
 def _nothing(_: int) -> bytes:
     return b""
-
-
-def _entry(
-    facts: os.stat_result, path: Path, *, target: bytes = b"", xattrs: tuple[tuple[str, bytes], ...] = ()
-) -> Entry:
-    kind = _KINDS[stat.S_IFMT(facts.st_mode)]
-    size = facts.st_size if kind is Kind.FILE else 0
-    return Entry(
-        path=path,
-        kind=kind,
-        mode=stat.S_IMODE(facts.st_mode),
-        uid=facts.st_uid,
-        gid=facts.st_gid,
-        mtime_ns=facts.st_mtime_ns,
-        size=size,
-        target=target,
-        device=facts.st_rdev if kind in {Kind.CHARACTER, Kind.BLOCK} else 0,
-        xattrs=xattrs,
-        pieces=((0, size),) if size else (),
-    )
-
-
-def _xattrs(descriptor: int) -> tuple[tuple[str, bytes], ...]:
-    names = sorted(name for name in os.listxattr(descriptor) if keeps_xattr(name))
-    return tuple((name, os.getxattr(descriptor, name)) for name in names)

@@ -57,7 +57,7 @@ class HostImage:
         cover, emptied = mask()
         layers = (_described(base, ()), _described(cover, emptied))
         current = self._current()
-        if current and current.layers == layers and all(self._shelf.layer(layer.digest).is_dir() for layer in layers):
+        if current and (current.layers, current.origins) == (layers, (HOST,)) and self._shelf.has_layers(current):
             return
         try:
             self._make(layers, (base, cover), emptied)
@@ -91,7 +91,7 @@ class HostImage:
             for layer, content, opaque in zip(layers, items, ((), emptied), strict=True):
                 _write(staging / layer.digest, content, opaque)
             python = ("/usr/bin/python3",) if Path("/usr/bin/python3").is_file() else ()
-            image = Manifest(config=_CONFIG, layers=layers, python=python, created_at=time.time())
+            image = Manifest(_CONFIG, layers, python, time.time(), origins=(HOST,))
             with self._shelf.locked():
                 for layer in layers:
                     self._shelf.put_layer(staging / layer.digest, layer.digest)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sandboxd.core.errors import Invalid
-from sandboxd.images.entry import Allowance, Entry, Kind, Path
+from sandboxd.images.entry import Allowance, Entry, Kind, Path, entry_of, kept_xattrs
 from sandboxd.images.merged import OPAQUE, resolve
 from sandboxd.images.reference import printable
 from sandboxd.images.rooted import FOLDER, RootedTree
@@ -40,6 +40,7 @@ class LayerWriter:
         self._tree = RootedTree(folder)
         self._times: dict[Path, int] = {}
         self._hidden: set[Path] = set()
+        self._opaque: set[Path] = set()
         os.fchmod(self._tree.root, 0o755)
 
     def __enter__(self) -> Self:
@@ -92,6 +93,7 @@ class LayerWriter:
         self._allowance.take(0)
         self._uncover(path)
         os.setxattr(self._tree.folder(path, create=True), OPAQUE, b"y")
+        self._opaque.add(path)
 
     def finish(self) -> None:
         """Dress implied folders; set the folders' times, which writing into them has changed."""
@@ -156,6 +158,10 @@ class LayerWriter:
     def _add_link(self, entry: Entry, parent: int) -> None:
         if not entry.link or entry.link == entry.path:
             raise Invalid(f"`{_shown(entry.path)}` is a hard link to itself or to the root")
+        missing = f"`{_shown(entry.path)}` is a hard link to `{_shown(entry.link)}`, which is not there"
+        if entry.link in self._hidden:
+            raise Invalid(missing)
+        self._copy_up(entry.link)
         original = -1
         try:
             # A duplicate: the second walk below must not close this descriptor under us.
@@ -165,13 +171,32 @@ class LayerWriter:
                 self._link(entry, original, parent)
                 return
         except FileNotFoundError as error:
-            raise Invalid(
-                f"`{_shown(entry.path)}` is a hard link to `{_shown(entry.link)}`, which this layer does not have"
-            ) from error
+            raise Invalid(missing) from error
         finally:
             if original >= 0:
                 os.close(original)
         raise Invalid(f"`{_shown(entry.path)}` is a hard link to a folder")
+
+    def _copy_up(self, path: Path) -> None:
+        """Bring a file from lower layers into this one, as a link to it would through the mounted image."""
+        if not self._lowers or self._hides(path):
+            return
+        try:
+            os.lstat(path[-1], dir_fd=self._tree.parent(path, create=False))
+        except FileNotFoundError:
+            below = resolve(self._lowers, os.fsdecode(b"/".join(path)))
+        else:
+            return
+        if below is None or not below.is_file():
+            return
+        with below.open("rb", buffering=0) as file:
+            self.add(entry_of(os.fstat(file.fileno()), path, xattrs=kept_xattrs(file.fileno())), file.read)
+
+    def _hides(self, path: Path) -> bool:
+        """Say whether this layer hides what lower layers have at a path."""
+        if any(path[:depth] in self._hidden for depth in range(1, len(path) + 1)):
+            return True
+        return any(path[:depth] in self._opaque for depth in range(len(path)))
 
     def _link(self, entry: Entry, original: int, parent: int) -> None:
         source, name = entry.link[-1], entry.path[-1]
@@ -206,6 +231,7 @@ class LayerWriter:
             os.mkdir(covered[-1], 0o755, dir_fd=parent)
             self._tree.implied.add(covered)
             os.setxattr(self._tree.folder(covered, create=False), OPAQUE, b"y")
+            self._opaque.add(covered)
 
     def _clear(self, path: Path) -> int:
         """Remove what an earlier entry put at `path`; return its folder anew."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from sandboxd.core.errors import Invalid, Unsupported
+from sandboxd.core.errors import Invalid
 from sandboxd.core.records import ImageConfig
 from sandboxd.images.merged import resolve
 from sandboxd.images.reference import DIGEST, printable
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from sandboxd.images.stream import Passed
+
 _LARGEST_DOCUMENT = 4 * 1024 * 1024
 _MOST_LAYERS = 128
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-_INDEX = re.compile(r".*(index|manifest\.list)\..*")
+INDEX = re.compile(r".*(index|manifest\.list)\..*")
+"""The media types of what lists images for several platforms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +38,14 @@ class Blob:
     digest: str = ""
 
     @contextmanager
-    def opened(self) -> Iterator[BinaryIO]:
-        """Give the archive's bytes.
+    def opened(self, passed: Passed | None = None) -> Iterator[BinaryIO]:
+        """Give the archive's bytes; `passed` hears how many at each step, and may end it by raising.
 
         Raises:
             Invalid: after they were used, if they are not what their digest says.
         """
         with self.path.open("rb") as file:
-            stream = HashedStream(file)
+            stream = HashedStream(file, passed)
             yield cast("BinaryIO", stream)
             stream.drain()
             if self.digest and f"sha256:{stream.hexdigest}" != self.digest:
@@ -71,11 +74,10 @@ def read_layout(folder: Path) -> Packed:
     """Read an OCI image layout that holds one image for this machine.
 
     Raises:
-        Invalid: it is damaged, or holds several images.
-        Unsupported: it holds none for this machine.
+        Invalid: it is damaged, or holds several images or none for this machine.
     """
     described = _document(folder, "index.json")
-    while _INDEX.fullmatch(str(described.get("mediaType", _kind_of(described)))):
+    while INDEX.fullmatch(str(described.get("mediaType", _kind_of(described)))):
         described = _blob(folder, _choose(_list(described, "manifests")))
     config = _blob(folder, _dict(described, "config"))
     blobs = []
@@ -106,18 +108,44 @@ def _kind_of(document: dict[str, Any]) -> str:
     return "index.json" if "manifests" in document else "manifest.json"
 
 
+def architecture() -> str:
+    """Return what images call this machine's processors."""
+    return _ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
+def fitting(manifests: list[object]) -> list[dict[str, Any]]:
+    """Return those entries of an index that are images for this machine, the most general first."""
+    images = [cast("dict[str, Any]", entry) for entry in manifests if isinstance(entry, dict)]
+    images = [entry for entry in images if _fits(entry)]
+    return sorted(images, key=lambda entry: bool(_platform(entry, "variant")) and architecture() == "amd64")
+
+
+def no_variant(name: str, manifests: list[object]) -> Invalid:
+    """Say that an index has nothing for this machine."""
+    entries = [
+        entry for entry in manifests if isinstance(entry, dict) and _platform(entry, "os") not in {None, "unknown"}
+    ]
+    offered = sorted({f"{_platform(entry, 'os')}/{_platform(entry, 'architecture')}" for entry in entries})
+    shown = printable(", ".join(offered)[:200]) or "nothing that runs"
+    return Invalid(f"{name} has no variant for this node's linux/{architecture()}, only {shown}")
+
+
+def _fits(entry: dict[str, Any]) -> bool:
+    system, processors = _platform(entry, "os"), _platform(entry, "architecture")
+    return system in {None, "", "linux"} and processors in {None, "", architecture()}
+
+
 def _choose(manifests: list[object]) -> dict[str, Any]:
-    wanted = _ARCHITECTURES.get(platform.machine(), platform.machine())
-    entries = [cast("dict[str, Any]", entry) for entry in manifests if isinstance(entry, dict)]
-    images = [entry for entry in entries if _platform(entry, "os") != "unknown"]  # attestations
-    if len(images) == 1:
-        return images[0]
-    fitting = [entry for entry in images if _platform(entry, "architecture") == wanted]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting or any("platform" not in entry for entry in images):
-        raise Invalid(f"the layout holds {len(fitting or images)} images", hint="import a layout of one image")
-    raise Unsupported(f"the layout holds no image for {wanted}")
+    """Return the one image for this machine; more are told apart by their platforms, never by their order."""
+    images = fitting(manifests)
+    if len(images) > 1 and all("platform" in entry for entry in images):
+        names = {json.dumps(entry["platform"], sort_keys=True) for entry in images}
+        images = images[:1] if len(names) == len(images) else images
+    if len(images) > 1:
+        raise Invalid(f"the layout holds {len(images)} images", hint="import a layout of one image")
+    if not images:
+        raise no_variant("the layout", manifests)
+    return images[0]
 
 
 def _platform(entry: dict[str, Any], key: str) -> object:
@@ -126,6 +154,10 @@ def _platform(entry: dict[str, Any], key: str) -> object:
 
 
 def _packed(config: dict[str, Any], blobs: list[tuple[Path, str]]) -> Packed:
+    built_for = config.get("architecture") or architecture()
+    if built_for != architecture():
+        shown = printable(str(built_for)[:40])
+        raise Invalid(f"the image is for {shown}, and this node's processors are {architecture()}")
     diff_ids = _list(_dict(config, "rootfs"), "diff_ids")
     if len(diff_ids) != len(blobs) or not 1 <= len(blobs) <= _MOST_LAYERS:
         raise Invalid(

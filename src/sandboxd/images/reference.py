@@ -18,6 +18,7 @@ _NAME = re.compile(
 )
 _SAME_AS_NOTHING = ("docker.io/library/", "index.docker.io/library/", "docker.io/", "index.docker.io/", "library/")
 _LONGEST = 200
+_LONGEST_FILE_NAME = 255
 
 
 def normalise(reference: str) -> str:
@@ -38,9 +39,32 @@ def normalise(reference: str) -> str:
     return f"{path}:{match['tag'] or 'latest'}"
 
 
+def stored_name(reference: str) -> str:
+    """Return the one form of a name that may pin a digest: `path:tag`, or `path@sha256:…` without a tag.
+
+    Raises:
+        Invalid: this cannot name an image.
+    """
+    name, at, digest = reference.partition("@")
+    if not at:
+        return normalise(name)
+    if not DIGEST.fullmatch(digest):
+        raise Invalid(
+            f"`{printable(digest[:_LONGEST])}` is not a digest", hint="digests look like `sha256:` and 64 of 0-9a-f"
+        )
+    return f"{normalise(name).rsplit(':', 1)[0]}@{digest}"
+
+
 def file_name(name: str) -> str:
-    """Return a normalised name as one path component."""
-    return quote(name, safe="")
+    """Return a normalised name as one path component.
+
+    Raises:
+        Invalid: no file can have that name.
+    """
+    quoted = quote(name, safe="")
+    if len(quoted) > _LONGEST_FILE_NAME:
+        raise Invalid(f"the image name `{name}` is too long to be kept")
+    return quoted
 
 
 def from_file_name(text: str) -> str:

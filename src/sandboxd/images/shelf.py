@@ -5,6 +5,8 @@ layers/<hex>/       unpacked layers, with the owners that the image says
 manifests/<hex>.json
 names/<quoted>      one digest each
 leases/<user>       the digests that a user of an image holds
+used/<hex>          empty; its time is when an image was last taken or let go
+pulls/<quoted>      locked by the one pull of that name
 host                the digest of the image that is made from this machine, once it was asked for
 staging/<random>/   what is not finished, locked by who makes it
 """
@@ -14,7 +16,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -23,15 +24,16 @@ from typing import TYPE_CHECKING
 
 from sandboxd.core.errors import Denied, Unavailable
 from sandboxd.images import manifest
+from sandboxd.images.leases import Leases
 from sandboxd.images.reference import file_name, from_file_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Container, Iterator
     from pathlib import Path
 
     from sandboxd.images.manifest import Layer, Manifest
 
-_ROOMS = ("layers", "manifests", "names", "leases", "staging")
+_ROOMS = ("layers", "manifests", "names", "leases", "used", "pulls", "staging")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -44,6 +46,8 @@ class Shelf:
         self.manifests = folder / "manifests"
         self.names = folder / "names"
         self.leases = folder / "leases"
+        self._used = folder / "used"
+        self._pulls = folder / "pulls"
         self._staging = folder / "staging"
 
     def make(self) -> None:
@@ -89,6 +93,18 @@ class Shelf:
             finally:
                 os.close(lock)
 
+    @contextmanager
+    def turn(self, name: str, wait: Callable[[], None]) -> Iterator[None]:
+        """Be the only one on this machine to pull a name; `wait` is called until then, and may raise."""
+        path = self._pulls / file_name(name)
+        while (lock := _try_lock(path, os.O_RDWR | os.O_CREAT)) is None:
+            wait()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(lock)
+
     def sweep(self) -> None:
         """Remove what dead processes left unfinished. Takes the lock itself."""
         with self.locked():
@@ -101,6 +117,11 @@ class Shelf:
             try:
                 shutil.rmtree(folder, ignore_errors=True)
             finally:
+                os.close(lock)
+        for path in self._pulls.iterdir():
+            lock = _try_lock(path, os.O_RDWR)
+            if lock is not None:
+                path.unlink(missing_ok=True)
                 os.close(lock)
 
     def layer(self, digest: str) -> Path:
@@ -116,12 +137,18 @@ class Shelf:
                 raise
 
     def put_manifest(self, image: Manifest) -> str:
-        """Keep a manifest, unless an equal one is kept; return its digest. Needs the lock."""
+        """Keep a manifest, as one with an equal one that is kept; return its digest. Needs the lock."""
         digest = image.digest
-        path = self.manifest_path(digest)
-        if not path.exists():
-            self._write(path, image.encode())
+        kept = self.manifest(digest)
+        joined = kept.joined(image) if kept else image
+        if joined != kept:
+            self._write(self.manifest_path(digest), joined.encode())
+        self.note_use(digest)
         return digest
+
+    def has_layers(self, image: Manifest) -> bool:
+        """Say whether every layer of an image is here."""
+        return all(self.layer(layer.digest).is_dir() for layer in image.layers)
 
     def manifest(self, digest: str) -> Manifest | None:
         """Return an image by its digest, or None."""
@@ -131,10 +158,34 @@ class Shelf:
         except FileNotFoundError:
             return None
 
+    def all_images(self) -> dict[str, Manifest]:
+        """Return every image that is kept, by its digest."""
+        paths = [path for path in self.manifests.iterdir() if not path.name.startswith(".")]
+        digests = (f"sha256:{path.stem}" for path in paths)
+        return {digest: image for digest in digests if (image := self.manifest(digest))}
+
     def all_layers(self) -> set[Layer]:
         """Return the layers of every image that is kept."""
-        paths = [path for path in self.manifests.iterdir() if not path.name.startswith(".")]
-        return {layer for path in paths if (image := self.manifest(path.stem)) for layer in image.layers}
+        return {layer for image in self.all_images().values() for layer in image.layers}
+
+    def from_origin(self, origin: str) -> str:
+        """Return the digest of the image that came as `registry/path@sha256:…`, empty where there is none."""
+        return next((digest for digest, image in self.all_images().items() if origin in image.origins), "")
+
+    def note_use(self, digest: str) -> None:
+        """Remember that an image was used just now."""
+        path = str(self._used / digest.removeprefix("sha256:"))
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def last_use(self, digest: str) -> float:
+        """Return when an image was last used, in seconds since the epoch; 0 where nobody knows."""
+        try:
+            return (self._used / digest.removeprefix("sha256:")).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def has_manifest(self, digest: str) -> bool:
         """Say whether an image is kept."""
@@ -181,15 +232,13 @@ class Shelf:
         """
         with self.staging() as staging:
             with self.locked():
+                images = self.all_images()
                 kept = self._kept()
-                needed: set[str] = set()
-                for path in self.manifests.glob("*.json"):
-                    if kept is None or f"sha256:{path.stem}" in kept:
-                        needed.update(
-                            layer.digest for layer in manifest.decode(path.read_bytes(), where=str(path)).layers
-                        )
-                    else:
-                        path.unlink()
+                for digest in () if kept is None else images.keys() - kept:
+                    self.manifest_path(digest).unlink()
+                    del images[digest]
+                self._forget_uses(images)
+                needed = {layer.digest for image in images.values() for layer in image.layers}
                 unneeded = [path for path in self.layers.iterdir() if path.name not in needed]
                 for path in unneeded:
                     path.rename(staging / path.name)
@@ -197,15 +246,16 @@ class Shelf:
 
     def _kept(self) -> set[str] | None:
         """Return the digests that are named or held; None, meaning all, where a lease cannot be read."""
-        kept = {self.digest_of(name) for name in self.all_names()} | {self.host_digest()}
-        for path in self.leases.iterdir():
-            try:
-                kept.update(json.loads(path.read_bytes())["digests"])
-            except FileNotFoundError:
-                continue
-            except (ValueError, KeyError, TypeError):
-                return None
-        return kept
+        leases = Leases(self.leases).all()
+        if leases is None:
+            return None
+        named = {self.digest_of(name) for name in self.all_names()} | {self.host_digest()}
+        return named.union(*(lease.digests for lease in leases))
+
+    def _forget_uses(self, images: Container[str]) -> None:
+        for path in self._used.iterdir():
+            if f"sha256:{path.name}" not in images:
+                path.unlink(missing_ok=True)
 
     def manifest_path(self, digest: str) -> Path:
         """Return where a manifest is or would be."""
@@ -241,15 +291,15 @@ def settle(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _try_lock(folder: Path) -> int | None:
-    """Return a descriptor that holds the folder's lock, or None where someone else has it or it is gone."""
+def _try_lock(path: Path, flags: int = os.O_RDONLY | os.O_DIRECTORY) -> int | None:
+    """Return a descriptor that holds a file's or folder's lock, or None where someone else has it or it is gone."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if folder.stat().st_ino == os.fstat(descriptor).st_ino:
+        if path.stat().st_ino == os.fstat(descriptor).st_ino:
             return descriptor
     except (BlockingIOError, FileNotFoundError):
         pass

@@ -8,25 +8,33 @@ import hashlib
 import io
 import lzma
 import zlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from sandboxd.core.errors import Invalid, LimitExceeded, Unsupported
+import zstandard
+
+from sandboxd.core.errors import Invalid, LimitExceeded
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+Passed = Callable[[int], None]
+"""What hears how many bytes just passed."""
+
 CHUNK = 1024 * 1024
 _GZIP, _XZ, _BZIP2, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh", b"\x28\xb5\x2f\xfd"
 _PEEK = 8
-BROKEN = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+_LARGEST_WINDOW = 2**27  # what zstd itself takes without being told otherwise
+BROKEN = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zstandard.ZstdError)
 """What the decompressors raise on damaged input."""
 
 
 class HashedStream(io.RawIOBase):
     """Passes a stream on and keeps the digest and the length of what passed."""
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO, passed: Passed | None = None) -> None:
         self.length = 0
+        self._passed = passed
         self._source = source
         self._hash = hashlib.sha256()
 
@@ -45,6 +53,8 @@ class HashedStream(io.RawIOBase):
         memoryview(buffer)[: len(chunk)] = chunk
         self._hash.update(chunk)
         self.length += len(chunk)
+        if self._passed:
+            self._passed(len(chunk))
         return len(chunk)
 
     def drain(self) -> None:
@@ -114,18 +124,41 @@ class ForwardStream:
         return self._hash.hexdigest()
 
 
-def decompressed(source: BinaryIO) -> BinaryIO:
-    """Return a stream of a file's plain bytes, by its first bytes: gzip, xz, bzip2 or plain.
+class _Sealed(io.RawIOBase):
+    """A zstd stream with a frame to be skipped at its end.
 
-    Raises:
-        Unsupported: it is compressed with zstd.
+    Where the stream was cut, the decompressor takes that for data and fails; else it would call it the end.
     """
+
+    _FILLING = 256 * 1024  # more than a block holds; 0xFF is no header of one
+    _SEAL = b"\x50\x2a\x4d\x18" + _FILLING.to_bytes(4, "little") + b"\xff" * _FILLING
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._seal = io.BytesIO(self._SEAL)
+
+    def readable(self) -> bool:
+        """Say that this can be read."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill a buffer with what comes next."""
+        view = memoryview(buffer)
+        chunk = self._source.read(len(view)) or self._seal.read(len(view))
+        view[: len(chunk)] = chunk
+        return len(chunk)
+
+
+def decompressed(source: BinaryIO) -> BinaryIO:
+    """Return a stream of a file's plain bytes, by its first bytes: gzip, zstd, xz, bzip2 or plain."""
     buffered = (
         source if isinstance(source, io.BufferedReader) else io.BufferedReader(cast("io.RawIOBase", source), CHUNK)
     )
     head = buffered.peek(_PEEK)[:_PEEK]
     if head.startswith(_ZSTD):
-        raise Unsupported("zstd archives cannot be read yet", hint="decompress it first, for example with `zstd -d`")
+        unpacker = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+        sealed = cast("BinaryIO", _Sealed(buffered))
+        return cast("BinaryIO", unpacker.stream_reader(sealed, read_size=CHUNK, read_across_frames=True))
     if head.startswith(_GZIP):
         return cast("BinaryIO", gzip.GzipFile(fileobj=buffered, mode="rb"))
     if head.startswith(_XZ):

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from sandboxd.core.output import gather
+from sandboxd.core.spec import PythonSource
 
-    from sandboxd.core.events import ProcessEvent
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from sandboxd.core.events import Output, ProcessEvent, Truncated
+    from sandboxd.core.output import Finished
     from sandboxd.core.records import Metrics, SandboxRecord, SnapshotRecord
     from sandboxd.core.spec import ProcessSpec, SandboxSpec, TerminalSize
+    from sandboxd.ports.files import Files
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFacts:
+    """A process that the guest remembers. `code` is None while it runs, else as `Exited` has it."""
+
+    process_id: int
+    """Names the process in this sandbox, whichever server asks."""
+    pid: int
+    code: int | None
+    signal: int
+    is_command: bool
+    """Whether it is the sandbox's own command."""
+    is_uncertain: bool
+    """Whether a server died before it could tell its caller how it ended; `collect` tells, once."""
 
 
 class RunningProcess(ABC):
     """A process that a surface started. Leaving its `async with` block kills it if it still runs."""
+
+    process_id: int
+    """Names the process in its sandbox, also for a server after us; see `Engine.processes`."""
 
     @abstractmethod
     def events(self) -> AsyncIterator[ProcessEvent]:
@@ -57,14 +81,17 @@ class Engine(ABC):
     """
 
     @abstractmethod
-    async def create(self, owner: str, spec: SandboxSpec) -> SandboxRecord:
+    async def create(self, owner: str, spec: SandboxSpec, *, key: str = "") -> SandboxRecord:
         """Make a sandbox and return once it can run commands; cancelling the call undoes it completely.
+
+        A call that repeats the `key` and the spec of one that succeeded within a day makes nothing and returns the same
+        sandbox, also when a server died between the two.
 
         Raises:
             Invalid: unknown runtime or image, or a limit outside what the node allows.
             Unsupported: the runtime cannot do what the spec asks.
             Unavailable: the runtime does not work on this node just now.
-            Conflict: the owner already has a sandbox with this public id.
+            Conflict: the owner already has a sandbox with this public id, or used the key for something else.
         """
 
     @abstractmethod
@@ -94,6 +121,64 @@ class Engine(ABC):
         Raises:
             Unsupported: the image has no python3 and this node has no interpreter to lend.
         """
+
+    async def execute(
+        self, owner: str, sandbox_id: str, command: ProcessSpec | PythonSource, *, limit: int, key: str = ""
+    ) -> Finished:
+        """Run a command to its end, keeping at most `limit` bytes of each output channel.
+
+        Without a key the command ends with its caller; with one, see `execute_once`.
+        """
+        if key:
+            return await self.execute_once(owner, sandbox_id, command, key=key, limit=limit)
+        if isinstance(command, PythonSource):
+            process = await self.start_python(owner, sandbox_id, command.code)
+        else:
+            process = await self.start_process(owner, sandbox_id, command)
+        async with process:
+            return await gather(process.events(), limit=limit)
+
+    @abstractmethod
+    async def execute_once(
+        self, owner: str, sandbox_id: str, command: ProcessSpec | PythonSource, *, key: str, limit: int
+    ) -> Finished:
+        """Run a command to its end, keeping at most `limit` bytes of each output channel; never twice for one `key`.
+
+        A caller that goes away does not end the command. A call that repeats key and command within a day waits for
+        the same end and is told the same, also when a server died between the two; output that the dead server had
+        taken is then told as lost.
+
+        Raises:
+            Conflict: the owner used the key for something else.
+            Uncertain: a server died, or the sandbox ended, before it was known whether and how the command ran.
+        """
+
+    @abstractmethod
+    async def processes(self, owner: str, sandbox_id: str) -> Sequence[ProcessFacts]:
+        """Return the processes the guest remembers: the sandbox's own command and those that surfaces started."""
+
+    @abstractmethod
+    async def collect(self, owner: str, sandbox_id: str, process_id: int) -> RunningProcess:
+        """Return an uncertain process, with its output from the first byte that no server acknowledged. Once.
+
+        Raises:
+            NotFound: there is no such process, or nothing about it is uncertain.
+        """
+
+    @abstractmethod
+    async def logs(self, owner: str, sandbox_id: str) -> Sequence[Output | Truncated]:
+        """Return what is kept (256 KiB a channel) of the output of the sandbox's own command; may be asked again.
+
+        Offsets tell what is no longer kept. When the command has ended, the last 32 KiB a channel stay as long as the
+        sandbox is known, but for a server that began later.
+
+        Raises:
+            NotFound: the sandbox has no command of its own.
+        """
+
+    @abstractmethod
+    async def files(self, owner: str, sandbox_id: str) -> Files:
+        """Return the files of a running sandbox. Each use counts as activity."""
 
     @abstractmethod
     async def platform_info(self, owner: str, sandbox_id: str) -> dict[str, str]:

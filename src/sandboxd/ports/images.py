@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sandboxd.core.errors import Unsupported
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sandboxd.core.records import ImageConfig, ImageRecord
+    from sandboxd.core.spec import PullPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,34 @@ class Images(ABC):
     """The images of this node."""
 
     @abstractmethod
-    async def rootfs(self, reference: str, *, user: str) -> Rootfs:
+    async def rootfs(self, reference: str, *, user: str, pull: PullPolicy | None = None) -> Rootfs:
         """Return an image's rootfs and hold its layers for `user` (an internal id) until `release`.
 
+        An image that is not here is pulled if `pull` says so, `None` meaning the node's own policy; that takes as long
+        as the registry does. However many wait for an image, it is pulled once; when all have been cancelled, the pull
+        ends and leaves nothing. A reference that is a digest alone is never pulled.
+
         Raises:
-            Invalid: no such image; the sentence says how to import it.
+            Invalid: no such image, or none for this node; the sentence says how to bring one.
+            Denied: the registry wants other credentials.
+            Busy: the registry wants to be asked later.
+            Unavailable: the registry cannot be reached or trusted, or the disk is full.
+            DeadlineExceeded: the pull took too long.
         """
+
+    async def derive(self, base: str, layer: Path, *, diff_id: str, user: str) -> Rootfs:
+        """Return the rootfs of the image with digest `base` and one layer more, and hold it like `rootfs`.
+
+        `layer` is a tar in the form of an OCI image layer, `diff_id` its digest. Its image has a digest of its own,
+        which `rootfs` understands while anybody holds it.
+
+        Raises:
+            Invalid: there is no image `base` any more, or the layer is not what its digest says.
+            Unavailable: the disk is full, or the file cannot be read.
+            Unsupported: images from here cannot be built upon.
+        """
+        del layer, diff_id, user
+        raise Unsupported(f"a snapshot cannot be restored on top of image {base}")
 
     @abstractmethod
     async def release(self, user: str) -> None:

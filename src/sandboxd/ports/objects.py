@@ -28,6 +28,10 @@ class Objects(ABC):
         """Return where the folder of that name is or would be."""
 
     @abstractmethod
+    async def names(self) -> list[str]:
+        """Return the names of all folders, in no particular order; none that is being staged."""
+
+    @abstractmethod
     async def delete(self, name: str) -> None:
         """Remove a folder. Harmless when repeated."""
 

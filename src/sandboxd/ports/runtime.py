@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sandboxd.core.causes import Cause
     from sandboxd.core.records import Metrics
     from sandboxd.ports.guest import Guest
-    from sandboxd.ports.images import Rootfs
+    from sandboxd.ports.images import Images, Rootfs
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class InstanceSpec:
     rootfs: Rootfs
     limits: Limits = field(default_factory=Limits)
     network: str = "offline"
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +95,14 @@ class Instance(ABC):
 
 
 class Runtime(ABC):
-    """A way to isolate. `name` is the word users say."""
+    """A way to isolate. `name` is the word users say.
+
+    A runtime with `images` of its own boots only from those; any other boots what the node's image store makes.
+    """
 
     name: str
     capabilities: Capabilities
+    images: Images | None = None
 
     @abstractmethod
     async def probe(self) -> Probe:

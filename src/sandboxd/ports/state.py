@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sandboxd.core.calls import CallRecord
     from sandboxd.core.records import SandboxRecord, SnapshotRecord
 
 
@@ -60,6 +61,26 @@ class State(ABC):
     @abstractmethod
     async def snapshots(self, *, owner: str | None = None) -> list[SnapshotRecord]:
         """Return all snapshots, or those of one owner, oldest first."""
+
+    @abstractmethod
+    async def find_call(self, owner: str, key: str) -> CallRecord | None:
+        """Return what is remembered of an owner's call with this key."""
+
+    @abstractmethod
+    async def put_call(self, record: CallRecord) -> None:
+        """Remember a call, in the place of what was remembered of this owner and key.
+
+        There is room for so many bytes of output in all; beyond it the oldest results are given up, with the numbers of
+        their processes.
+        """
+
+    @abstractmethod
+    async def delete_call(self, owner: str, key: str) -> None:
+        """Forget a call. Harmless when repeated."""
+
+    @abstractmethod
+    async def trim_calls(self, *, before: float) -> None:
+        """Forget calls begun earlier."""
 
     @abstractmethod
     def audit(self, *, owner: str, verb: str, subject: str, detail: str = "", surface: str = "") -> None:

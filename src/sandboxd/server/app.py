@@ -16,10 +16,11 @@ from sandboxd.core.errors import Invalid
 from sandboxd.core.spec import Limits
 from sandboxd.ports.surface import Bounds
 from sandboxd.server import logs
+from sandboxd.server.certificate import renewed_by_hangup
 from sandboxd.server.doors import Doors
 from sandboxd.server.http import Application, Attributed
 from sandboxd.server.listen import stopped_by_signals
-from sandboxd.server.neighbours import Neighbours, is_loopback
+from sandboxd.server.neighbours import judging
 from sandboxd.server.own import own_routes
 from sandboxd.server.routes import RouteTable
 from sandboxd.server.telemetry import Telemetry
@@ -27,31 +28,30 @@ from sandboxd.server.wiring import open_engine
 from sandboxd.surfaces.flash import routes as flash
 from sandboxd.surfaces.grpc.calls import Calls
 from sandboxd.surfaces.grpc.serving import Patience, Served, Serving
+from sandboxd.surfaces.native import routes as native
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sandboxd.ports.engine import Engine
+    from sandboxd.server.neighbours import Neighbours
     from sandboxd.server.settings import Settings
 
 OWNER = "local"
 """Everybody, until there are keys."""
-GRACE_S = 5.0
-"""How long calls may go on after the server was asked to end; then they are cut off, and their commands killed."""
 
 _log = structlog.get_logger()
 
 
 def build_app(engine: Engine, settings: Settings, telemetry: Telemetry | None = None) -> Attributed:
     """Return the ASGI application that serves `engine` as the settings say."""
-    http = settings.http
     telemetry = telemetry or Telemetry()
-    surfaces = flash.routes(engine, _bounds(settings))
+    surfaces = [*flash.routes(engine, _bounds(settings)), *native.routes(engine)]
     own = own_routes(engine, telemetry, surfaces, owner=OWNER, version=metadata.version("sandboxd"))
     application = Application(
-        RouteTable(chain(surfaces, own), prefixes=http.prefixes),
-        neighbours=Neighbours(http.allowed_hosts, http.allowed_origins) if is_loopback(http.host) else None,
-        most_body_bytes=http.max_body_bytes,
+        RouteTable(chain(surfaces, own), prefixes=settings.http.prefixes),
+        neighbours=_neighbours(settings),
+        most_body_bytes=settings.http.max_body_bytes,
         telemetry=telemetry,
     )
     return Attributed(application, OWNER)
@@ -61,7 +61,13 @@ async def serve(engine: Engine, doors: Doors, settings: Settings, *, listening: 
     """Serve `engine` at the doors until they are stopped; `listening` is called once callers are answered."""
     telemetry = Telemetry()
     calls = Calls(engine, _bounds(settings), owner=OWNER)
-    async with Serving(calls, patience=_patience(settings), note=partial(_note_grpc, telemetry)) as serving:
+    neighbours = _neighbours(settings)
+    async with Serving(
+        calls,
+        patience=_patience(settings),
+        note=partial(_note_grpc, telemetry),
+        foreign=neighbours.foreign if neighbours else lambda _: "",
+    ) as serving:
         await doors.serve(build_app(engine, settings, telemetry), serving, listening=listening)
 
 
@@ -69,7 +75,7 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; sandboxes run on unless the settings say otherwise.
 
     Raises:
-        Invalid: no port is on.
+        Invalid: no port is on, or the certificate or its key is no good.
         Conflict: another server has the state folder open.
         Unavailable: a port or the state cannot be had.
     """
@@ -81,8 +87,8 @@ def run(settings: Settings) -> None:
 
 
 async def _run(settings: Settings) -> None:
-    async with Doors(settings, grace_s=GRACE_S) as doors, open_engine(settings) as engine:
-        with stopped_by_signals(doors):
+    async with Doors(settings, grace_s=settings.http.grace_s) as doors, open_engine(settings) as engine:
+        with stopped_by_signals(doors), renewed_by_hangup(doors.certificate):
             await serve(engine, doors, settings, listening=lambda: _tell(doors.addresses))
             if settings.stop_sandboxes:
                 await engine.destroy_all("the server was asked to end with all its sandboxes")
@@ -104,6 +110,11 @@ def _note_grpc(telemetry: Telemetry, served: Served) -> None:
         owner=OWNER,
         sandbox=served.sandbox[:300],
     )
+
+
+def _neighbours(settings: Settings) -> Neighbours | None:
+    http = settings.http
+    return judging(http.host, http.allowed_hosts, http.allowed_origins)
 
 
 def _bounds(settings: Settings) -> Bounds:

@@ -17,11 +17,17 @@ class CallerGone(Exception):
     """The caller closed its connection before it had its answer."""
 
 
-async def unless_gone(receive: Callable[[], Awaitable[Any]], work: Awaitable[_Result]) -> _Result:
+async def unless_gone(
+    receive: Callable[[], Awaitable[Any]],
+    work: Awaitable[_Result],
+    *,
+    after: Callable[[], Awaitable[None]] | None = None,
+) -> _Result:
     """Return what `work` returns; cancel it, and wait for its clean-up, when the caller hangs up first.
 
-    `work` must not raise, the request's body must have been received. A hang-up is looked for once the work has taken
-    longer than `BRIEF_S`: most calls are over by then and pay nothing for the watch.
+    `work` must not raise, and nobody else may receive: where the body has not been received yet, `after` returns once
+    it has. A hang-up is looked for once the work has taken longer than `BRIEF_S`: most calls are over by then and pay
+    nothing for the watch.
 
     Raises:
         CallerGone: the caller hung up.
@@ -31,7 +37,7 @@ async def unless_gone(receive: Callable[[], Awaitable[Any]], work: Awaitable[_Re
         async with asyncio.TaskGroup() as group:
             watches: list[asyncio.Task[None]] = []
             loop = asyncio.get_running_loop()
-            timer = loop.call_later(BRIEF_S, lambda: watches.append(group.create_task(_wait_gone(receive))))
+            timer = loop.call_later(BRIEF_S, lambda: watches.append(group.create_task(_wait_gone(receive, after))))
             try:
                 result.append(await work)
             finally:
@@ -45,7 +51,9 @@ async def unless_gone(receive: Callable[[], Awaitable[Any]], work: Awaitable[_Re
     return result[0]
 
 
-async def _wait_gone(receive: Callable[[], Awaitable[Any]]) -> None:
+async def _wait_gone(receive: Callable[[], Awaitable[Any]], after: Callable[[], Awaitable[None]] | None) -> None:
+    if after is not None:
+        await after()
     while (await receive())["type"] != "http.disconnect":
         pass
     raise CallerGone

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from sandboxd.server.certificate import GRPC, HTTP, Certificate
 from sandboxd.server.listen import BACKLOG, Listener, bind, listener, url
 from sandboxd.server.preface import PassingOn, relay
 from sandboxd.surfaces.grpc.door import Door
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Callable
     from typing import Self
 
@@ -23,11 +25,16 @@ class Doors:
     """What listens, on one address: HTTP with gRPC beside it, and gRPC alone. Made in the loop that serves.
 
     Calls that run at `stop` may take `grace_s` until they are cut off. Used as `async with`, for one `serve`.
+
+    Raises:
+        Invalid: the certificate or its key is no good.
     """
 
     def __init__(self, settings: Settings, *, grace_s: float) -> None:
         self.addresses: list[str] = []
         """Where callers find us."""
+        self.certificate = Certificate(settings.tls) if settings.tls.cert else None
+        """What every port is encrypted with, if anything."""
         self._settings = settings
         self._grace_s = grace_s
         self._stopping = asyncio.Event()
@@ -47,10 +54,10 @@ class Doors:
         try:
             if port:
                 self._for_http = bind(host, port)
-                self.addresses.append(url(self._for_http))
+                self.addresses.append(url(self._for_http, scheme="https" if self.certificate else "http"))
             if grpc_port:
                 self._for_grpc = bind(host, grpc_port)
-                self.addresses.append(url(self._for_grpc, scheme="grpc"))
+                self.addresses.append(url(self._for_grpc, scheme="grpcs" if self.certificate else "grpc"))
         except BaseException:
             await self.__aexit__()
             raise
@@ -71,7 +78,14 @@ class Doors:
             if self._for_http is None:
                 listening()
                 return
-            self._http = listener(application, listening=listening, grace_s=self._grace_s, http2=pass_on)
+            self._http = listener(
+                application,
+                listening=listening,
+                grace_s=self._grace_s,
+                most_message_bytes=self._settings.http.max_message_bytes,
+                http2=pass_on,
+                tls=self._offer(HTTP),
+            )
             if self._stopping.is_set():
                 self._http.stop()
             await self._http.serve(sockets=[self._for_http])
@@ -89,7 +103,12 @@ class Doors:
         if self._for_grpc is None:
             return None
         loop = asyncio.get_running_loop()
-        return await loop.create_server(lambda: PassingOn(pass_on), sock=self._for_grpc, backlog=BACKLOG)
+        return await loop.create_server(
+            lambda: PassingOn(pass_on), sock=self._for_grpc, backlog=BACKLOG, ssl=self._offer(GRPC)
+        )
+
+    def _offer(self, protocols: tuple[str, ...]) -> ssl.SSLContext | None:
+        return self.certificate.offer(protocols) if self.certificate else None
 
     async def _stop_grpc(self, server: asyncio.Server | None) -> None:
         await self._stopping.wait()

@@ -6,64 +6,39 @@ import asyncio
 import re
 import secrets
 import time
-from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 import structlog
 
 from sandboxd.core.errors import Bug, SandboxdError
-from sandboxd.ports.surface import TEXT, Answer, Request
+from sandboxd.ports.surface import Answer, Request, Route
+from sandboxd.server import bodies, sockets
 from sandboxd.server.caller import CallerGone, unless_gone
+from sandboxd.server.exchange import HUNG_UP, WARNING, Call, Refused, text
 from sandboxd.server.telemetry import NO_ROUTE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+    from collections.abc import Mapping
 
-    from sandboxd.ports.surface import Route
+    from sandboxd.ports.surface import SocketRoute
+    from sandboxd.server.exchange import Receive, Scope, Send
     from sandboxd.server.neighbours import Neighbours
-    from sandboxd.server.routes import RouteTable
+    from sandboxd.server.routes import Found, RouteTable
     from sandboxd.server.telemetry import Telemetry
-
-    Scope: TypeAlias = MutableMapping[str, Any]
-    Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-    Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 OWNER = "sandboxd.owner"
 """Key of the ASGI scope under which whoever authenticated the caller leaves its name."""
-HUNG_UP = 499
-"""Logged and counted, never sent, for a caller that closed its connection before its answer."""
-_PATIENCE = 8
-"""How many times the allowed size is drained of a body that is too big before its sender is cut off."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
-
-
-class Refused(Exception):
-    """A request that never reached its route."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    """One request on its way, with what the log will say of it."""
-
-    scope: Scope
-    receive: Receive
-    headers: Mapping[bytes, bytes]
-    request_id: str
-    route: Route | None = None
-    params: Mapping[str, str] | None = None
-    size: int = 0
+_MOST_WARNINGS = 8
+_STOPPING = "the server is stopping and cut this call off; it may or may not have happened"
 
 
 class Application:
     """Serves a table of routes. `neighbours` is None where whoever listens elsewhere than on loopback is trusted.
 
-    A body larger than `most_body_bytes` is refused with 413.
+    A body larger than `most_body_bytes` is refused with 413, but for routes that take it piece by piece.
     """
 
     def __init__(
@@ -78,94 +53,127 @@ class Application:
         self._log = structlog.get_logger().bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI connection; anything but HTTP is turned away."""
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        began = time.perf_counter()
+        """Serve one ASGI connection: a request or a WebSocket."""
         headers = dict(scope["headers"])
-        call = _Call(scope, receive, headers, self._request_id(headers))
+        call = Call(scope, receive, send, headers, self._request_id(headers), time.perf_counter())
+        if scope["type"] == "websocket":
+            scope["method"] = "WebSocket"
+            await self._converse(call)
+        else:
+            await self._serve(call)
+        self._note(call)
+
+    async def _serve(self, call: Call) -> None:
         try:
             answer = await self._answer(call)
         except CallerGone:
-            self._note(call, HUNG_UP, 0, began)
+            call.status = HUNG_UP
             return
         except asyncio.CancelledError:
             # The server stops and its grace is over. This is the top of the request, so the cancellation ends here.
-            answer = _text(500, "the server is stopping and cut this call off; it may or may not have happened")
-        await _send(send, answer, call.request_id)
-        self._note(call, answer.status, len(answer.body), began)
+            answer = text(500, _STOPPING)
+        await bodies.send_answer(call, answer)
 
-    async def _answer(self, call: _Call) -> Answer:
+    async def _answer(self, call: Call) -> Answer:
         try:
-            request = await self._admit(call)
+            found = self._find(call)
+            route = found.route
+            if route is None:
+                raise _not_allowed(call, found)
+            call.route, call.params = route, found.params
+            if route.streams:
+                return await self._answer_stream(call, route)
+            body = await bodies.read(call, self._most_body_bytes)
         except Refused as refused:
             return refused.answer
-        route = call.route
-        assert route is not None, "admitted without a route"  # noqa: S101 - for the type checker
-        work = self._work(route, request, call)
+        work = self._work(route, self._request(call, body), call)
         return await (unless_gone(call.receive, work) if route.dies_with_caller else work)
 
-    async def _admit(self, call: _Call) -> Request:
-        """Judge and read a request, and note its route."""
+    async def _answer_stream(self, call: Call, route: Route) -> Answer:
+        pieces = call.pieces = bodies.Pieces(call)
+        work = self._work(route, self._request(call, b"", pieces), call)
+        answer = await (unless_gone(call.receive, work, after=pieces.finish) if route.dies_with_caller else work)
+        if pieces.gone:
+            raise CallerGone
+        if b"expect" in call.headers and not pieces.asked:
+            answer.headers += (("connection", "close"),)  # it may send the body or not: nobody could tell
+        return answer
+
+    async def _converse(self, call: Call) -> None:
+        await call.receive()
+        try:
+            found = self._find(call)
+        except Refused as refused:
+            await sockets.refuse(call, refused.answer)
+            return
+        route = found.socket
+        if route is None:
+            sentence = f"no WebSocket is served at {call.scope['path'][:200]}; ask without `Upgrade`"
+            await sockets.refuse(call, text(404, sentence))
+            return
+        call.route, call.params = route, found.params
+        conversation = sockets.Conversation(call)
+        error = await self._hold(route, call, conversation)
+        if error is None:
+            await conversation.close()
+        elif conversation.accepted:
+            await conversation.close(sockets.FAILED, str(error))
+        else:
+            await sockets.refuse(call, route.errors(error))
+
+    async def _hold(self, route: SocketRoute, call: Call, conversation: sockets.Conversation) -> SandboxdError | None:
+        """Let a handler speak and return what went wrong, if anything did."""
+        try:
+            await route.handler(self._request(call, b""), conversation.accept)
+        except SandboxdError as error:
+            self._tell_bug(error, call)
+            return error
+        except asyncio.CancelledError:
+            return None  # The server stops and its grace is over; the other side was told at the beginning of it.
+        except Exception:  # noqa: BLE001 - one call may fail, the server may not
+            return self._unforeseen(call)
+        return None if conversation.accepted else self._unforeseen(call, "a WebSocket was neither accepted nor refused")
+
+    def _find(self, call: Call) -> Found:
+        """Judge a request and return what is served at its path."""
         scope = call.scope
         if self._neighbours is not None:
             refusal = self._neighbours.refusal(scope["headers"])
             if refusal:
-                raise Refused(_text(403, refusal))
+                raise Refused(text(403, refusal))
         path = scope["raw_path"].decode("latin-1")
         found = self._table.find(scope["method"], path)
         if found is None:
-            raise Refused(_text(404, f"no such route: {path[:200]}"))
-        if found.route is None:
-            allowed = sorted({*found.allowed, "HEAD"} if "GET" in found.allowed else found.allowed)
-            text = f"{scope['method']} is not allowed here; allowed: {', '.join(allowed)}"
-            raise Refused(_text(405, text, ("allow", ", ".join(allowed))))
-        call.route, call.params = found.route, found.params
-        query = scope["query_string"]
+            raise Refused(text(404, f"no such route: {path[:200]}"))
+        return found
+
+    def _request(self, call: Call, body: bytes, pieces: bodies.Pieces | None = None) -> Request:
+        assert call.params is not None, "admitted without a route"  # noqa: S101 - for the type checker
         return Request(
-            owner=scope[OWNER],
-            params=found.params,
-            query=dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {},
+            owner=call.scope[OWNER],
+            params=call.params,
+            query=_query(call),
             headers=call.headers,
-            body=await self._read(call),
+            body=body,
+            pieces=None if pieces is None else aiter(pieces),
         )
 
-    async def _read(self, call: _Call) -> bytes:
-        """Read the body; one that is too big is drained first, as clients seldom listen before they have spoken."""
-        most = self._most_body_bytes
-        declared = call.headers.get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > most and b"expect" in call.headers:
-            raise _too_big(most)
-        chunks: list[bytes] = []
-        size, more = 0, True
-        while more and size <= most * _PATIENCE:
-            message = await call.receive()
-            if message["type"] == "http.disconnect":
-                raise CallerGone
-            chunk = message.get("body", b"")
-            more = message.get("more_body", False)
-            size += len(chunk)
-            if size <= most:
-                chunks.append(chunk)
-            else:
-                chunks.clear()
-        if size > most:
-            raise _too_big(most)
-        call.size = size
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    async def _work(self, route: Route, request: Request, call: _Call) -> Answer:
+    async def _work(self, route: Route, request: Request, call: Call) -> Answer:
         try:
             return await route.handler(request)
         except SandboxdError as error:
-            if isinstance(error, Bug):
-                self._log.error("bug", request_id=call.request_id, exc_info=True)
+            self._tell_bug(error, call)
             return route.errors(error)
         except Exception:  # noqa: BLE001 - one call may fail, the server may not
-            self._log.exception("unforeseen failure", request_id=call.request_id)
-            hint = f"please report it with request id {call.request_id}"
-            return route.errors(Bug("an unforeseen failure of the server", hint=hint))
+            return route.errors(self._unforeseen(call))
+
+    def _tell_bug(self, error: SandboxdError, call: Call) -> None:
+        if isinstance(error, Bug):
+            self._log.error("bug", request_id=call.request_id, exc_info=True)
+
+    def _unforeseen(self, call: Call, what: str = "an unforeseen failure of the server") -> Bug:
+        self._log.exception("unforeseen failure", request_id=call.request_id)
+        return Bug(what, hint=f"please report it with request id {call.request_id}")
 
     def _request_id(self, headers: Mapping[bytes, bytes]) -> str:
         given = headers.get(b"x-request-id")
@@ -173,23 +181,22 @@ class Application:
             return given.decode()
         return f"{self._id_prefix}-{next(self._ids):x}"
 
-    def _note(self, call: _Call, status: int, size: int, began: float) -> None:
-        seconds = time.perf_counter() - began
+    def _note(self, call: Call) -> None:
+        seconds = time.perf_counter() - call.began
         method = call.scope["method"]
-        route = call.route
-        if route is None:
-            self._telemetry.observe("any", NO_ROUTE, status, seconds)
+        if call.route is None:
+            self._telemetry.observe("any", NO_ROUTE, call.status, seconds)
         else:
-            self._telemetry.observe(method, route.path, status, seconds)
+            self._telemetry.observe(method, call.route.path, call.status, seconds)
         self._log.info(
             "request",
             request_id=call.request_id,
             method=method,
             path=call.scope["path"][:300],
-            status=status,
+            status=call.status,
             ms=round(seconds * 1000, 3),
-            received=call.size,
-            sent=size,
+            received=call.received,
+            sent=call.sent,
             owner=call.scope[OWNER],
             sandbox=call.params.get("id", "") if call.params else "",
         )
@@ -208,21 +215,34 @@ class Attributed:
         await self._application(scope, receive, send)
 
 
-def _too_big(most: int) -> Refused:
-    return Refused(_text(413, f"the body is larger than the {most} bytes allowed"))
+def _query(call: Call) -> dict[str, str]:
+    """Return the query, and note a warning for every key that means nothing here."""
+    raw = call.scope["query_string"]
+    if not raw:
+        return {}
+    query = dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True, errors="surrogateescape"))
+    route = call.route
+    assert route is not None, "admitted without a route"  # noqa: S101 - for the type checker
+    unknown = [key for key in query if key not in route.query]
+    call.warnings = tuple(
+        (WARNING, f"query key `{_plain(key)}` is not known and was ignored") for key in unknown[:_MOST_WARNINGS]
+    )
+    return query
 
 
-def _text(status: int, sentence: str, *headers: tuple[str, str]) -> Answer:
-    return Answer(status, sentence.encode(), TEXT, headers)
+def _plain(key: str) -> str:
+    return re.sub(r"[^\x20-\x7e]", "?", key)[:64]
 
 
-async def _send(send: Send, answer: Answer, request_id: str) -> None:
-    headers = [(b"x-request-id", request_id.encode())]
-    if answer.status != 204:  # noqa: PLR2004 - no content
-        headers += (
-            (b"content-type", answer.content_type.encode()),
-            (b"content-length", str(len(answer.body)).encode()),
-        )
-    headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in answer.headers]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+def _not_allowed(call: Call, found: Found) -> Refused:
+    method = call.scope["method"]
+    if found.socket is not None and method in ("GET", "HEAD"):
+        sentence = "only a WebSocket is served here"
+        return Refused(text(426, sentence, ("upgrade", "websocket"), ("connection", "upgrade")))
+    names = set(found.allowed)
+    if "GET" in names:
+        names.add("HEAD")
+    if found.socket is not None:
+        names.add("GET")
+    allowed = ", ".join(sorted(names))
+    return Refused(text(405, f"{method} is not allowed here; allowed: {allowed}", ("allow", allowed)))

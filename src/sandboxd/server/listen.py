@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import uvicorn
 
 from sandboxd.core.errors import Unavailable
+from sandboxd.core.spec import MIB
+from sandboxd.server.cutting import cut
+from sandboxd.server.heads import BoundedHeads
 from sandboxd.server.preface import telling_apart
+from sandboxd.server.upgraded import Upgraded
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from sandboxd.server.preface import PassOn
 
@@ -24,6 +28,10 @@ FAREWELL_S = 10.0
 """How long calls that were cut off at the end of the grace may take to clean up."""
 KEEP_ALIVE_S = 75
 """Idle connections are kept longer than clients keep them, so that no request meets a closing connection."""
+PING_S = 25.0
+"""A WebSocket is asked whether it is still there so long after it last answered."""
+PONG_S = 25.0
+"""How long it may take to answer."""
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
 
@@ -53,6 +61,8 @@ class Listener(uvicorn.Server):
         await super().shutdown(sockets)
         if self.server_state.tasks:
             await asyncio.wait(set(self.server_state.tasks), timeout=FAREWELL_S)
+        for connection in self.server_state.connections:
+            cut(connection.transport)
 
     def stop(self) -> None:
         """End calls within the grace, then `serve` returns; asked twice, without the grace."""
@@ -65,20 +75,25 @@ def listener(
     *,
     listening: Callable[[], None],
     grace_s: float,
+    most_message_bytes: int = 16 * MIB,
     http2: PassOn | None = None,
-    certificate: Path | None = None,
-    key: Path | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Listener:
     """Return a server for an ASGI application; `serve(sockets=[…])` runs it until `stop`.
 
-    `grace_s` is how long calls that run at `stop` may take before they are cut off. Connections that begin as HTTP/2
-    does are given to `http2`.
+    `grace_s` is how long calls that run at `stop` may take before they are cut off; WebSockets are closed at once. A
+    WebSocket that sends a message larger than `most_message_bytes` is closed with 1009. Connections that begin as
+    HTTP/2 does are given to `http2`.
     """
     config = uvicorn.Config(
         application,
         loop="none",
-        http="httptools" if http2 is None else telling_apart(http2),
-        ws="none",
+        http=BoundedHeads if http2 is None else telling_apart(http2),
+        ws=Upgraded,
+        ws_max_size=most_message_bytes,
+        ws_ping_interval=PING_S,
+        ws_ping_timeout=PONG_S,
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -87,8 +102,7 @@ def listener(
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=grace_s,  # type: ignore[arg-type] # it is given to wait_for, which takes fractions
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
+        ssl_context_factory=None if tls is None else lambda *_: tls,
     )
     return Listener(config, listening=listening)
 

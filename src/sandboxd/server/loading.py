@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 # Kubernetes sets the second group in every pod beside a service named sandboxd: they are nobody's mistake.
-_OTHER_VARIABLES = re.compile(r"SANDBOXD_(AGENT|DEV_.*|SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_.*)?)")
+_OTHER_VARIABLES = re.compile(r"SANDBOXD_(AGENT|CA|DEV_.*|SERVER|SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_.*)?)")
 _KINDS: dict[Any, str] = {
     str: "text",
     int: "a whole number",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from sandboxd.core.errors import SandboxdError
     from sandboxd.ports.engine import Engine
+    from sandboxd.ports.surface import SocketRoute
 
 _HTML = "text/html; charset=utf-8"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
@@ -29,7 +30,7 @@ class Health(msgspec.Struct):
 
 
 def own_routes(
-    engine: Engine, figures: telemetry.Telemetry, others: Iterable[Route], *, owner: str, version: str
+    engine: Engine, figures: telemetry.Telemetry, others: Iterable[Route | SocketRoute], *, owner: str, version: str
 ) -> list[Route]:
     """Return the server's own routes; `others` are described along with them."""
     page = resources.files("sandboxd.server").joinpath("docs.html").read_bytes()

@@ -7,6 +7,7 @@ import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from sandboxd.server.cutting import cut
 from sandboxd.server.heads import BoundedHeads
 
 if TYPE_CHECKING:
@@ -58,12 +59,14 @@ class PassingOn(asyncio.Protocol):
 class _End(asyncio.Protocol):
     """One end of a passed-on connection: what arrives here is written to the opposite end, and so is the end of it."""
 
-    def __init__(self, opposite: asyncio.Transport | None = None) -> None:
+    def __init__(self, opposite: asyncio.Transport | None = None, *, half_open: bool = True) -> None:
         self.opposite = opposite
         self.faces: _End | None = None
         self.early = b""
         """What arrived before there was an opposite end."""
         self.ended = False
+        self._half_open = half_open
+        """Whether one direction may end before the other, which TLS does not allow here."""
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def data_received(self, data: bytes) -> None:
@@ -78,7 +81,7 @@ class _End(asyncio.Protocol):
         if self.opposite is None or (self.faces is not None and self.faces.ended) or not self.opposite.can_write_eof():
             return False
         self.opposite.write_eof()
-        return True
+        return self._half_open
 
     def pause_writing(self) -> None:
         if self.opposite is not None:
@@ -92,7 +95,7 @@ class _End(asyncio.Protocol):
         if not self.lost.done():
             self.lost.set_result(None)
         if self.opposite is not None:
-            self.opposite.abort() if exc else self.opposite.close()
+            cut(self.opposite) if exc else self.opposite.close()
 
 
 @asynccontextmanager
@@ -102,7 +105,7 @@ async def relay(name: str) -> AsyncIterator[PassOn]:
 
     def pass_on(transport: asyncio.Transport, heard: bytes) -> None:
         transport.pause_reading()
-        outer = _End()
+        outer = _End(half_open=transport.can_write_eof())
         transport.set_protocol(outer)
         carrying = group.create_task(_carry(transport, outer, heard, name))
         carried.add(carrying)
@@ -123,10 +126,10 @@ async def _carry(outside: asyncio.Transport, outer: _End, heard: bytes, name: st
     try:
         inside = await _connect(name, inner)
     except OSError:
-        outside.abort()
+        cut(outside)
         return
     except BaseException:
-        outside.abort()
+        cut(outside)
         raise
     try:
         outer.opposite, outer.faces = inside, inner
@@ -136,8 +139,8 @@ async def _carry(outside: asyncio.Transport, outer: _End, heard: bytes, name: st
             await inner.lost
             await outer.lost
     finally:
-        inside.abort()
-        outside.abort()
+        cut(inside)
+        cut(outside)
 
 
 async def _connect(name: str, protocol: _End) -> asyncio.Transport:

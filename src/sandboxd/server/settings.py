@@ -40,14 +40,25 @@ class Http:
         tuple[str, ...], About("Path prefixes under which every route is served too.", pattern=r"(/[A-Za-z0-9._~-]+)+")
     ] = ("/v1/service/sandbox",)
     allowed_hosts: Annotated[
-        tuple[str, ...], About("Names in `Host` that are accepted besides those of loopback.", pattern=r"[^\s/]+")
+        tuple[str, ...],
+        About(
+            "Names in `Host` that are accepted besides those of loopback; beyond loopback others are refused only if "
+            "there are any here.",
+            pattern=r"[^\s/]+",
+        ),
     ] = ()
     allowed_origins: Annotated[
         tuple[str, ...],
         About("Web origins that may call us besides those of loopback.", pattern=r"https?://[^\s/]+"),
     ] = ()
     insecure: Annotated[bool, About("Listen beyond loopback although nobody has to show a key.")] = False
-    max_body_bytes: Annotated[int, About("Largest body of a request.", 1024)] = 16 * MIB
+    max_body_bytes: Annotated[
+        int, About("Largest body of a request, but for those that are handed on as they come.", 1024)
+    ] = 16 * MIB
+    max_message_bytes: Annotated[int, About("Largest message of a WebSocket.", 1024)] = 16 * MIB
+    grace_s: Annotated[
+        float, About("How long calls may go on when the server was asked to end; then they are cut off.", 0)
+    ] = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +72,62 @@ class Grpc:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """Encryption of every port."""
+
+    cert: Annotated[
+        str, About("File with the certificate and those that lead to its CA, as PEM; empty = no encryption.")
+    ] = ""
+    key: Annotated[str, About("File with the certificate's private key, as PEM.")] = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
-    """Images that are taken where nobody names one."""
+    """Images that are taken where nobody names one, and how images come from registries."""
 
     default: Annotated[str, About("Image of a sandbox whose user names none.")] = "sandboxd-base"
     interpreter: Annotated[str, About("Image that lends its python3 to sandboxes without one.")] = "sandboxd-base"
+    pull: Annotated[
+        str,
+        About(
+            "When a registry is asked for the image of a new sandbox: when it is not here, each time whether it has "
+            "changed, or never.",
+            choices=("missing", "always", "never"),
+        ),
+    ] = "missing"
+    auth_file: Annotated[
+        str,
+        About(
+            "File with the logins of registries.",
+            default="`$REGISTRY_AUTH_FILE`, else `$XDG_RUNTIME_DIR/containers/auth.json`, else `~/.docker/config.json`",
+        ),
+    ] = ""
+    certificates: Annotated[
+        str, About("Folder of further CAs (`*.crt`) and client certificates for registries; empty = none.")
+    ] = ""
+    mirrors: Annotated[
+        tuple[str, ...],
+        About(
+            "What is asked before a registry, or before a path in one: `docker.io=mirror.example/hub`.",
+            pattern=r"[^\s=]+=[^\s=]+",
+        ),
+    ] = ()
+    insecure_registries: Annotated[
+        tuple[str, ...],
+        About(
+            "Registries whose certificates are not checked and that may speak plain HTTP, as those on loopback may.",
+            pattern=r"[^\s/]+",
+        ),
+    ] = ()
+    pull_timeout_s: Annotated[float, About("Longest time that pulling an image may take; 0 = no maximum.", 0)] = 600.0
+    max_bytes: Annotated[
+        int,
+        About(
+            "Size of all layers above which images that registries gave are removed after a pull, those not used for "
+            "longest first; 0 = no maximum.",
+            0,
+        ),
+    ] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +151,31 @@ class Runtime:
             choices=("runsc", "runsc-ptrace"),
         ),
     ] = ("runsc", "runsc-ptrace")
+
+
+@dataclass(frozen=True, slots=True)
+class Docker:
+    """The daemon behind the runtime `docker`."""
+
+    host: Annotated[
+        str,
+        About(
+            "Where the daemon listens: `unix:///PATH` or `tcp://HOST:PORT`.",
+            pattern=r"|(unix|tcp|http)://.+",
+            default="`$DOCKER_HOST`, else `unix:///var/run/docker.sock`",
+        ),
+    ] = ""
+    runtime: Annotated[
+        str, About("Which of the daemon's own runtimes isolates, as `runsc`; empty = the daemon's default.")
+    ] = ""
+    share_files: Annotated[
+        str,
+        About(
+            "Whether the daemon sees this server's files where it does: then the agent is lent, else uploaded into "
+            "each sandbox. `auto` finds out.",
+            choices=("auto", "yes", "no"),
+        ),
+    ] = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +268,10 @@ class Settings:
     ] = False
     http: Http = field(default_factory=Http)
     grpc: Grpc = field(default_factory=Grpc)
+    tls: Tls = field(default_factory=Tls)
     image: Image = field(default_factory=Image)
     runtime: Runtime = field(default_factory=Runtime)
+    docker: Docker = field(default_factory=Docker)
     limits: Limits = field(default_factory=Limits)
     lifetime: Lifetime = field(default_factory=Lifetime)
     idle: Idle = field(default_factory=Idle)
@@ -194,13 +283,17 @@ class Settings:
         """Refuse settings that contradict each other.
 
         Raises:
-            Invalid: a default is above its maximum, no runtime program is left, or strangers could reach us unasked.
+            Invalid: a default is above its maximum, no runtime program is left, a certificate has no key, or
+                strangers could reach us unasked.
         """
         if (self.http.port or self.grpc.port) and not self.http.insecure and not is_loopback(self.http.host):
             raise Invalid(
                 f"listening on `{self.http.host}` lets anyone who reaches it run commands, for there are no keys yet",
                 hint="listen on 127.0.0.1, or accept that with --insecure (`http.insecure`)",
             )
+        if bool(self.tls.cert) != bool(self.tls.key):
+            given, missing = ("cert", "key") if self.tls.cert else ("key", "cert")
+            raise Invalid(f"`tls.{given}` is set without `tls.{missing}`", hint="set both, or none")
         for key, programs in (("flavours", self.runtime.flavours), ("gvisor_flavours", self.runtime.gvisor_flavours)):
             if not programs:
                 raise Invalid(f"`runtime.{key}` names no program")

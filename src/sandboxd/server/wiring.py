@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from sandboxd.engine.node import NodeEngine
 from sandboxd.engine.policy import Policy
+from sandboxd.images.leases import Holder
 from sandboxd.images.store import ImageStore
+from sandboxd.server.pulls import registries
 from sandboxd.server.registry import ABSENT, choose, runtimes
 from sandboxd.storage.objects import FolderObjects
 from sandboxd.storage.state import SqliteState
@@ -32,9 +34,14 @@ async def open_engine(settings: Settings) -> AsyncIterator[NodeEngine]:
     """
     async with AsyncExitStack() as stack:
         state = await stack.enter_async_context(SqliteState.open(settings.state))
-        images = ImageStore(settings.images, interpreter=settings.image.interpreter)
+        images = ImageStore(
+            settings.images,
+            interpreter=settings.image.interpreter,
+            registries=registries(settings.image),
+            holder=Holder(settings.state.resolve() / "node", state.node),
+        )
         stack.callback(images.close)
-        plugged = runtimes(settings, state.node)
+        plugged = runtimes(settings, state.node, images)
         for runtime in plugged.values():
             stack.callback(runtime.close)
         objects = settings.state / OBJECTS

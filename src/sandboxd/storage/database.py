@@ -22,6 +22,7 @@ _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = NORMAL",
     "PRAGMA foreign_keys = ON",
+    "PRAGMA journal_size_limit = 67108864",
 )
 
 
@@ -110,7 +111,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
     """Look through what must be right; the audit may be long and is not read."""
-    for table in ("node", "sandboxes", "snapshots"):
+    for table in ("node", "sandboxes", "snapshots", "calls"):
         with closing(connection.execute(f"PRAGMA quick_check({table})")) as cursor:
             (finding,) = cursor.fetchone()
         if finding != "ok":

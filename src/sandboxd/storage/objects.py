@@ -76,6 +76,15 @@ class FolderObjects(Objects):
             raise Invalid(f"the name `{name[:140]!r}` is not 1 to 128 characters of A-Z a-z 0-9 _ -")
         return self._folder / name
 
+    async def names(self) -> list[str]:
+        """Return the names of all folders."""
+        return await asyncio.to_thread(self._names)
+
+    def _names(self) -> list[str]:
+        if not self._folder.is_dir():
+            return []
+        return [path.name for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
+
     async def delete(self, name: str) -> None:
         """Remove a folder, at once as seen from outside. Harmless when repeated."""
         await asyncio.to_thread(self._delete, self.path(name))

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from sandboxd.core.calls import CallRecord
 from sandboxd.core.causes import Cause
 from sandboxd.core.errors import Invalid, Unavailable
 from sandboxd.core.lifecycle import State
 from sandboxd.core.records import SandboxRecord, SnapshotRecord
 from sandboxd.core.spec import Limits, SandboxSpec
 
+if TYPE_CHECKING:
+    from sandboxd.core.output import Finished
+
 SPEC_VERSION = 1
 _SPEC_KEYS = {field.name for field in fields(SandboxSpec)}
 _LIMITS_KEYS = {field.name for field in fields(Limits)}
 
 Row = tuple[Any, ...]
-"""Values in the order of SANDBOX_COLUMNS or SNAPSHOT_COLUMNS."""
+"""Values in the order of SANDBOX_COLUMNS, SNAPSHOT_COLUMNS or CALL_COLUMNS."""
 
 SANDBOX_COLUMNS = (
     "internal_id",
@@ -54,7 +58,10 @@ SNAPSHOT_COLUMNS = (
     "size_bytes",
     "created_at",
     "part_digests",
+    "image",
 )
+
+CALL_COLUMNS = ("owner", "key", "digest", "subject", "created_at", "process_id", "pid", "sandbox", "output_bytes")
 
 
 def sandbox_row(record: SandboxRecord) -> Row:
@@ -125,6 +132,7 @@ def snapshot_row(record: SnapshotRecord) -> Row:
             record.size_bytes,
             record.created_at,
             _encode(record.part_digests),
+            record.image,
         )
     )
 
@@ -139,6 +147,40 @@ def snapshot_record(row: Row) -> SnapshotRecord:
     columns["memory_captured"] = bool(columns["memory_captured"])
     columns["part_digests"] = _decode(columns["part_digests"], tuple[tuple[str, str], ...])
     return SnapshotRecord(**columns)
+
+
+def call_row(record: CallRecord, output_bytes: int | None) -> Row:
+    """Return the record as a row; the output of a command lies elsewhere and takes so many bytes there.
+
+    Raises:
+        Invalid: it holds text or a number that the state file cannot keep.
+    """
+    made = _encode(sandbox_row(record.result)) if isinstance(record.result, SandboxRecord) else None
+    return _storable(
+        (
+            record.owner,
+            record.key,
+            record.digest,
+            record.subject,
+            record.created_at,
+            record.process_id,
+            record.pid,
+            made,
+            output_bytes,
+        )
+    )
+
+
+def call_record(row: Row, finished: Finished | None) -> CallRecord:
+    """Return the record that a row was made from; `finished` is the output that lay elsewhere.
+
+    Raises:
+        Unavailable: the row was not written by this version of sandboxd.
+    """
+    columns = dict(zip(CALL_COLUMNS, row, strict=True))
+    del columns["output_bytes"]
+    made = columns.pop("sandbox")
+    return CallRecord(**columns, result=finished if made is None else sandbox_record(tuple(_decode(made, list[Any]))))
 
 
 def encode_spec(spec: SandboxSpec) -> str:
@@ -157,14 +199,14 @@ def decode_spec(text: str) -> SandboxSpec:
     """Return the spec that `encode_spec` wrote.
 
     Raises:
-        Unavailable: another version wrote it, or a key of it is unknown or missing.
+        Unavailable: another version wrote it, or a key of it is unknown. A key that is missing was added since.
     """
     envelope = _decode(text, dict[str, Any])
     stored = envelope.get("spec")
     if envelope.get("version") != SPEC_VERSION or not isinstance(stored, dict):
         raise _foreign("a spec", f"its version is {envelope.get('version')}, not {SPEC_VERSION}")
     limits = stored.get("limits")
-    if set(stored) != _SPEC_KEYS or not isinstance(limits, dict) or set(limits) != _LIMITS_KEYS:
+    if not set(stored) <= _SPEC_KEYS or not isinstance(limits, dict) or not set(limits) <= _LIMITS_KEYS:
         raise _foreign("a spec", f"its keys are {', '.join(sorted(stored))}")
     try:
         return msgspec.convert(stored, SandboxSpec)

@@ -12,12 +12,18 @@ import structlog
 
 from sandboxd.core.errors import Conflict, NotFound
 from sandboxd.core.ids import new_internal_id
+from sandboxd.core.output import Finished
 from sandboxd.ports.state import State
+from sandboxd.storage import calls
 from sandboxd.storage.database import hold_folder, open_database
+from sandboxd.storage.outputs import Outputs
 from sandboxd.storage.records import (
+    CALL_COLUMNS,
     SANDBOX_COLUMNS,
     SNAPSHOT_COLUMNS,
     Row,
+    call_record,
+    call_row,
     sandbox_record,
     sandbox_row,
     snapshot_record,
@@ -26,13 +32,16 @@ from sandboxd.storage.records import (
 from sandboxd.storage.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from sandboxd.core.calls import CallRecord
     from sandboxd.core.records import SandboxRecord, SnapshotRecord
 
 _LOG = structlog.get_logger(__name__)
 
+MOST_OUTPUT_BYTES = 256 * 1024 * 1024
+"""What commands under a key have said is kept up to so many bytes in all."""
 AUDIT_DELAY_S = 0.5
 """How long an audit line may wait for others before it is written."""
 MOST_AUDIT_TOGETHER = 512
@@ -59,9 +68,11 @@ _UPDATE_SANDBOX = (
 class SqliteState(State):
     """The node's memory in `state.db`, mode 0600. Made by `open`; usable from the loop that opened it."""
 
-    def __init__(self, writer: Writer, node: str) -> None:
+    def __init__(self, writer: Writer, node: str, outputs: Outputs, output_bytes: int) -> None:
         self._writer = writer
         self._node = node
+        self._outputs = outputs
+        self._output_bytes = output_bytes
         self._audit: list[Row] = []
         self._audit_unwritten = 0
         self._audit_timer: asyncio.TimerHandle | None = None
@@ -80,7 +91,11 @@ class SqliteState(State):
             writer = Writer(path, lambda: open_database(path))
             try:
                 await writer.start()
-                state = cls(writer, await writer.run(lambda connection: _node_id(connection, folder / "node")))
+                node = await writer.run(lambda connection: _node_id(connection, folder / "node"))
+                outputs = Outputs(folder / "outputs")
+                names, output_bytes = await writer.run(calls.outputs)
+                await asyncio.to_thread(outputs.keep_only, names)
+                state = cls(writer, node, outputs, output_bytes)
                 try:
                     yield state
                 finally:
@@ -158,6 +173,35 @@ class SqliteState(State):
     async def snapshots(self, *, owner: str | None = None) -> list[SnapshotRecord]:
         rows = await self._rows(*_oldest_first(_SELECT_SNAPSHOT, owner))
         return [snapshot_record(row) for row in rows]
+
+    async def find_call(self, owner: str, key: str) -> CallRecord | None:
+        row = await self._writer.run(lambda connection: calls.find(connection, (owner, key)))
+        if row is None:
+            return None
+        has_output = row[CALL_COLUMNS.index("output_bytes")] is not None
+        return call_record(row, await asyncio.to_thread(self._outputs.read, owner, key) if has_output else None)
+
+    async def put_call(self, record: CallRecord) -> None:
+        size = None
+        if isinstance(record.result, Finished):
+            size = await asyncio.to_thread(self._outputs.write, record.owner, record.key, record.result)
+        row = call_row(record, size)
+        self._output_bytes += await self._writer.run(lambda connection: calls.put(connection, row))
+        excess = self._output_bytes - MOST_OUTPUT_BYTES
+        if excess > 0:
+            await self._remove_outputs(lambda connection: calls.give_up(connection, excess))
+
+    async def delete_call(self, owner: str, key: str) -> None:
+        await self._remove_outputs(lambda connection: calls.delete(connection, "owner = ? AND key = ?", (owner, key)))
+
+    async def trim_calls(self, *, before: float) -> None:
+        await self._remove_outputs(lambda connection: calls.delete(connection, "created_at < ?", (before,)))
+
+    async def _remove_outputs(self, remove: Callable[[sqlite3.Connection], tuple[list[calls.Name], int]]) -> None:
+        names, size = await self._writer.run(remove)
+        self._output_bytes -= size
+        if names:
+            await asyncio.to_thread(self._outputs.remove, names)
 
     def audit(self, *, owner: str, verb: str, subject: str, detail: str = "", surface: str = "") -> None:
         if self._audit_unwritten >= MOST_AUDIT_UNWRITTEN:

@@ -69,8 +69,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 @pytest.fixture(scope="session")
-def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
+def ports(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Iterator[Ports]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         grpc = probe.getsockname()[1]
-    with serving(tmp_path_factory.mktemp("real"), "--grpc-port", str(grpc)) as caller:
+    arguments = ("--grpc-port", str(grpc), "--set", f"docker.host={docker_host}")
+    with serving(tmp_path_factory.mktemp("real"), *arguments) as caller:
         yield Ports(int(caller.address.rpartition(":")[2]), grpc)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 from itertools import groupby
-from pathlib import Path
 
-from tests.surfaces.real import lacking
+from tests.sdks.seeds import seed
 
-TREE = Path(__file__).resolve().parents[3]
 FENCED = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FILE_IN_DIFF = re.compile(r"^@@ -0,0 \+1,\d+ @@\n", re.MULTILINE)
 LINE_IN_DIFF = re.compile(r"^\d+\n\+ ?(.*)$", re.MULTILINE)
@@ -18,22 +15,14 @@ LINE_IN_DIFF = re.compile(r"^\d+\n\+ ?(.*)$", re.MULTILINE)
 
 def documents() -> dict[str, list[str]]:
     """Return the examples of every document, in order, by a name for the document."""
-    package = _seed("flash-sandbox-0.1.0-package.txt")
+    package = seed("flash-sandbox-0.1.0-package.txt")
     metadata, readme = ("\n".join(LINE_IN_DIFF.findall(part)) for part in FILE_IN_DIFF.split(package)[1:3])
     return {
         "0.1.0-metadata": FENCED.findall(metadata),
         "0.1.0-readme": FENCED.findall(readme),
-        "0.1.0-page": _unfenced(_seed("flash-sandbox-0.1.0-project-page.txt")),
-        "0.1.1-readme": FENCED.findall(_seed("flash-sandbox-0.1.1-readme.txt")),
+        "0.1.0-page": _unfenced(seed("flash-sandbox-0.1.0-project-page.txt")),
+        "0.1.1-readme": FENCED.findall(seed("flash-sandbox-0.1.1-readme.txt")),
     }
-
-
-def _seed(name: str) -> str:
-    folder = Path(os.environ.get("SANDBOXD_SEEDS", "") or TREE.parent / "shared" / "seeds")
-    path = folder / name
-    if not path.exists():
-        lacking(f"the seed documents are not at `{folder}`: set SANDBOXD_SEEDS")
-    return path.read_text()
 
 
 def _unfenced(text: str) -> list[str]:

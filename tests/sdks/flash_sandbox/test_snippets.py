@@ -27,8 +27,7 @@ SUBSTITUTIONS = (
     ('SandboxClient(host="localhost", port=50051)', 'SandboxClient(host="localhost", port={grpc})'),
     ('"http://proxy.example.com:8092/v1/service/sandbox"', '"http://localhost:{http}/v1/service/sandbox"'),
     ('"proxy.example.com:8092/v1/service/sandbox"', '"localhost:{grpc}/v1/service/sandbox"'),
-    # Runtimes that are still to come.
-    ('type="docker"', 'type="container"'),
+    # A runtime that is still to come.
     ('type="firecracker"', 'type="gvisor"'),
 )
 

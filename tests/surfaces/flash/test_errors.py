@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def test_an_error_is_its_sentence_and_hint_as_text(leaf: type[errors.SandboxdError]) -> None:
     answer = render(leaf("ätsch: it broke", hint="mend it"))
     assert answer.status >= 400
+    assert isinstance(answer.body, bytes)
     assert answer.body.decode() == "ätsch: it broke; mend it"
     assert answer.content_type == "text/plain; charset=utf-8"
 

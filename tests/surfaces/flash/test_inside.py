@@ -134,10 +134,10 @@ def test_a_command_dies_with_its_caller(fake_server: Caller, engine: FakeEngine)
     sandbox_id = fake_server.create()
     connection = fake_server.connect()
     connection.request("POST", f"/sandboxes/{sandbox_id}/exec", json.dumps({"command": ["sleep", "3600"]}))
-    wait_until(lambda: engine.processes)
-    (pid,) = engine.processes
+    wait_until(lambda: engine.living)
+    (pid,) = engine.living
     connection.close()
-    wait_until(lambda: not engine.processes)
+    wait_until(lambda: not engine.living)
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
     assert fake_server.execute(sandbox_id, "echo", "still here").json["stdout"] == "still here\n"
 

@@ -83,7 +83,6 @@ def test_only_image_must_be_given(fake_server: Caller, engine: FakeEngine) -> No
         ({"image": "no-such:1"}, 400, "no-such:1"),
         ({"image": 5}, 400, "`$.image`"),
         ({"type": "bork"}, 400, "unknown sandbox type `bork`"),
-        ({"type": "docker"}, 501, "`docker`"),
         ({"type": "firecracker"}, 501, "`firecracker`"),
         ({"command": "sleep 5"}, 400, '["sh", "-c", "…"]'),
         ({"command": ["ok", 5]}, 400, "`$.command[1]`"),
@@ -96,9 +95,9 @@ def test_only_image_must_be_given(fake_server: Caller, engine: FakeEngine) -> No
         ({"cpu_cores": 0.001}, 400, "not between"),
         ({"kernel_image": "/vmlinux"}, 501, "`kernel_image` is set, but runtime `container` boots no kernel"),
         ({"initrd_path": "/initrd"}, 501, "boots no kernel"),
-        ({"snapshot_path": "/snap"}, 501, "restore is not supported yet by runtime `container`"),
-        ({"mem_file_path": "/mem"}, 501, "restore is not supported yet"),
-        ({"type": "", "image": "", "snapshot_path": "/snap"}, 501, "restore is not supported yet by runtime `auto`"),
+        ({"snapshot_path": "/snap"}, 400, "there is no snapshot `/snap`"),
+        ({"mem_file_path": "/mem"}, 400, "`mem_file_path` is set without `snapshot_path`"),
+        ({"type": "", "image": "", "snapshot_path": "/snap"}, 400, "there is no snapshot `/snap`"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_a_sentence(

@@ -93,15 +93,15 @@ def test_commands_run_side_by_side_on_one_connection(client: RpcClient) -> None:
 def test_a_callers_deadline_kills_the_command(fake: RpcClient, engine: FakeEngine) -> None:
     told = refused(fake.execute, fake.start(), "sleep", "3600", timeout=0.3)
     assert told.status is grpc.StatusCode.DEADLINE_EXCEEDED
-    wait_until(lambda: not engine.processes)
+    wait_until(lambda: not engine.living)
 
 
 def test_a_caller_that_cancels_takes_its_command_along(fake: RpcClient, engine: FakeEngine) -> None:
     request = wire.ExecRequest(id=fake.start(), command=["sleep", "3600"])
     call = fake.method("ExecCommand", wire.ExecResponse).future(request)  # type: ignore[attr-defined]
-    wait_until(lambda: engine.processes)
+    wait_until(lambda: engine.living)
     call.cancel()
-    wait_until(lambda: not engine.processes)
+    wait_until(lambda: not engine.living)
 
 
 @pytest.mark.parametrize("door", ["grpc", "http"])
@@ -109,8 +109,8 @@ def test_a_caller_that_hangs_up_takes_its_command_along(fake_server: Caller, eng
     with RpcClient(fake_server.grpc if door == "grpc" else fake_server.host_port) as client:
         request = wire.ExecRequest(id=client.start(), command=["sleep", "3600"])
         call = client.method("ExecCommand", wire.ExecResponse).future(request)  # type: ignore[attr-defined]
-        wait_until(lambda: engine.processes)
-    wait_until(lambda: not engine.processes)
+        wait_until(lambda: engine.living)
+    wait_until(lambda: not engine.living)
     assert call.code() is grpc.StatusCode.CANCELLED
 
 

@@ -45,7 +45,7 @@ def test_a_command_has_the_time_of_commands_beside_that_of_calls(tmp_path: Path)
         sandbox = client.start()
         assert client.execute(sandbox, "sleep", "0.25").exit_code == 0
         assert refused(client.execute, sandbox, "sleep", "3600").status is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert not engine.processes
+        assert not engine.living
     with LiveDoors(engine, replace(settings, exec=Exec(max_s=0))) as server, RpcClient(server.grpc) as client:
         assert client.execute(client.start(), "sleep", "0.6").exit_code == 0
 
@@ -57,12 +57,12 @@ def test_a_call_that_outlasts_the_grace_is_cut_off_and_told(tmp_path: Path, door
         client = RpcClient(server.grpc if door == "grpc" else server.host_port)
         request = wire.ExecRequest(id=client.start(), command=["sleep", "3600"])
         call = client.method("ExecCommand", wire.ExecResponse).future(request)  # type: ignore[attr-defined]
-        while not engine.processes:
+        while not engine.living:
             time.sleep(0.005)
     with client:
         told = refused(call.result)
     assert (told.status, told.code) == (grpc.StatusCode.UNKNOWN, "uncertain")
-    assert not engine.processes
+    assert not engine.living
 
 
 @pytest.mark.parametrize("door", ["grpc", "http"])
@@ -72,7 +72,7 @@ def test_a_call_within_the_grace_has_its_answer(tmp_path: Path, door: str) -> No
         client = RpcClient(server.grpc if door == "grpc" else server.host_port)
         request = wire.ExecRequest(id=client.start(), command=["sh", "-c", "sleep 0.5; echo done"])
         call = client.method("ExecCommand", wire.ExecResponse).future(request)  # type: ignore[attr-defined]
-        while not engine.processes:
+        while not engine.living:
             time.sleep(0.005)
     with client:
         assert call.result().stdout == "done\n"
@@ -94,7 +94,7 @@ def test_asked_twice_a_server_does_not_wait(tmp_path: Path) -> None:
     with LiveDoors(engine, Settings(), grace_s=60) as server, RpcClient(server.grpc) as client:
         request = wire.ExecRequest(id=client.start(), command=["sleep", "3600"])
         call = client.method("ExecCommand", wire.ExecResponse).future(request)  # type: ignore[attr-defined]
-        while not engine.processes:
+        while not engine.living:
             time.sleep(0.005)
         began = time.monotonic()
         server.stop()

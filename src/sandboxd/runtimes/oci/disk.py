@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from sandboxd.host.names import name_files
+
 if TYPE_CHECKING:
     from sandboxd.ports.images import Rootfs, Tree
 
@@ -103,8 +105,7 @@ def _write_names(trees: list[WritableTree], hostname: str) -> None:
     place = innermost.make_directory(etc)
     if place is None:
         return
-    hosts = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
-    for name, text in (("hostname", f"{hostname}\n"), ("hosts", hosts), ("resolv.conf", "")):
+    for name, text in name_files(hostname).items():
         path = place / name
         path.write_text(text)
         path.chmod(0o644)

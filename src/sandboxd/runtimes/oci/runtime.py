@@ -45,7 +45,7 @@ class OciRuntime(Runtime):
     def __init__(self, *, name: str, folder: Path, node: str, flavours: Sequence[str] = ("crun", "runc")) -> None:
         """Touch nothing yet."""
         self.name = name
-        self.capabilities = Capabilities(pause=True, filesystem_snapshot=True)
+        self.capabilities = Capabilities(pause=True, filesystem_snapshot=True, restore=True)
         self._state = folder.absolute()
         self._node = node
         self._flavours = [FLAVOURS[flavour] for flavour in flavours]

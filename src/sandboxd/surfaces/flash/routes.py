@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
+from sandboxd.core.calls import check_key
 from sandboxd.core.errors import Invalid, Unsupported
-from sandboxd.core.output import gather
-from sandboxd.core.spec import ProcessSpec, SandboxSpec
+from sandboxd.core.spec import ProcessSpec, PythonSource, SandboxSpec
 from sandboxd.ports.surface import Answer, Bounds, Reply, Request, Route
 from sandboxd.surfaces.flash import render, wire
 from sandboxd.surfaces.flash.errors import render as render_error
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from msgspec import Struct
 
+    from sandboxd.core.output import Finished
     from sandboxd.ports.engine import Engine
 
 SURFACE = "flash"
@@ -38,7 +39,7 @@ class Calls:
     async def create(self, request: Request) -> Answer:
         """POST /sandboxes."""
         body, warnings = wire.decode(request.body, wire.CreateBody)
-        record = await self._engine.create(request.owner, self._sandbox_spec(body))
+        record = await self._engine.create(request.owner, self._sandbox_spec(body), key=_key(request))
         return _json(201, render.sandbox(record, warnings))
 
     async def list(self, request: Request) -> Answer:
@@ -63,18 +64,13 @@ class Calls:
         if b"text/event-stream" in request.headers.get(b"accept", b""):
             raise Unsupported("streamed output is not supported by this server", hint="accept application/json")
         body, warnings = wire.decode(request.body, wire.ExecBody)
-        spec = ProcessSpec(argv=tuple(body.command))
-        process = await self._engine.start_process(request.owner, request.params["id"], spec)
-        async with process:
-            finished = await gather(process.events(), limit=self._bounds.output_bytes)
+        finished = await self._run(request, ProcessSpec(argv=tuple(body.command)))
         return _json(200, render.executed(finished, warnings))
 
     async def run_python(self, request: Request) -> Answer:
         """POST /sandboxes/{id}/run_python."""
         body, warnings = wire.decode(request.body, wire.PythonBody)
-        process = await self._engine.start_python(request.owner, request.params["id"], body.code)
-        async with process:
-            finished = await gather(process.events(), limit=self._bounds.output_bytes)
+        finished = await self._run(request, PythonSource(body.code))
         return _json(200, render.python(finished, warnings))
 
     async def platform_info(self, request: Request) -> Answer:
@@ -100,17 +96,23 @@ class Calls:
         await self._engine.resume(request.owner, request.params["id"])
         return _json(200, wire.EmptyReply(warnings or UNSET))
 
+    async def _run(self, request: Request, command: ProcessSpec | PythonSource) -> Finished:
+        sandbox_id, limit = request.params["id"], self._bounds.output_bytes
+        return await self._engine.execute(request.owner, sandbox_id, command, limit=limit, key=_key(request))
+
     def _sandbox_spec(self, body: wire.CreateBody) -> SandboxSpec:
-        _refuse_restore(body)
-        if not body.image:
+        _refuse_kernels(body)
+        if not body.image and not body.snapshot_path:
             raise Invalid("`image` is missing", hint="name an imported image")
         return SandboxSpec(
             runtime=body.type or "",
-            image=body.image,
+            image=body.image or "",
             command=tuple(body.command or ()),
             limits=self._bounds.limits.adjusted(memory_mb=body.memory_mb, cpu_cores=body.cpu_cores),
             network=OFFLINE,
             surface=SURFACE,
+            snapshot_path=body.snapshot_path or "",
+            mem_file_path=body.mem_file_path or "",
         )
 
 
@@ -127,7 +129,8 @@ def _life(calls: Calls) -> list[Route]:
             "/sandboxes",
             "Make a sandbox",
             "Returns once the sandbox can run commands. A key that no version of flash defines is accepted and named "
-            "in `warnings`; one that a later version defines is refused when it asks for something.",
+            "in `warnings`; one that a later version defines is refused when it asks for something. Repeating "
+            "the `Idempotency-Key` and body of a call that succeeded within a day is answered with the same sandbox.",
             calls.create,
             {201: Reply("The sandbox runs.", wire.SandboxBody)},
             _CREATE_ERRORS,
@@ -171,7 +174,8 @@ def _inside(calls: Calls) -> list[Route]:
             "/sandboxes/{id}/exec",
             "Run a command",
             "Runs argv without a shell and waits for its end. A command that fails is a success here, with its exit "
-            "code; a missing program exits 127. A command is killed when its caller hangs up.",
+            "code; a missing program exits 127. A command is killed when its caller hangs up, unless the call has an "
+            "`Idempotency-Key`: then it runs on, and the same call with the same key is told how it ended.",
             calls.execute,
             {200: Reply("It ended.", wire.ExecReply)},
             (400, *_USE_ERRORS, 501),
@@ -264,11 +268,8 @@ def _route(
     )
 
 
-def _refuse_restore(body: wire.CreateBody) -> None:
+def _refuse_kernels(body: wire.CreateBody) -> None:
     runtime = body.type or "auto"
-    for key in ("snapshot_path", "mem_file_path"):
-        if getattr(body, key):
-            raise Unsupported(f"`{key}` is set, but restore is not supported yet by runtime `{runtime}`")
     for key in ("kernel_image", "initrd_path"):
         if getattr(body, key):
             raise Unsupported(f"`{key}` is set, but runtime `{runtime}` boots no kernel", hint="leave it out")
@@ -277,6 +278,12 @@ def _refuse_restore(body: wire.CreateBody) -> None:
 def _require(request: Request, key: str, value: str) -> None:
     if request.query.get(key, value) != value:
         raise Invalid(f"`{key}={request.query[key]}` is not supported by this server", hint=f"`{key}` may be `{value}`")
+
+
+def _key(request: Request) -> str:
+    """Return the caller's idempotency key, empty where it gave none."""
+    key = request.headers.get(b"idempotency-key")
+    return "" if key is None else check_key(key.decode("latin-1"))
 
 
 def _json(status: int, body: Struct) -> Answer:

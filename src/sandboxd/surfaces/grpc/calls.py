@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sandboxd.core.errors import Invalid
-from sandboxd.core.output import gather
-from sandboxd.core.spec import ProcessSpec, SandboxSpec
+from sandboxd.core.spec import ProcessSpec, PythonSource, SandboxSpec
 from sandboxd.surfaces.grpc import sandbox_pb2 as wire
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ _MOST_TEXT_BYTES = MOST_REPLY_BYTES - 64
 
 
 class Calls:
-    """The calls over one engine, for one owner."""
+    """The calls over one engine, for one owner. `key` is the caller's idempotency key, empty where it gave none."""
 
     def __init__(self, engine: Engine, bounds: Bounds, *, owner: str) -> None:
         self._engine = engine
@@ -32,7 +31,7 @@ class Calls:
         self._owner = owner
         self._output_bytes = min(bounds.output_bytes, MOST_REPLY_BYTES)
 
-    async def start_sandbox(self, request: wire.StartRequest) -> wire.StartResponse:
+    async def start_sandbox(self, request: wire.StartRequest, key: str) -> wire.StartResponse:
         """Make a sandbox; returns once it can run commands."""
         if not request.image:
             raise Invalid("`image` is missing", hint="name an imported image")
@@ -45,7 +44,7 @@ class Calls:
             network=OFFLINE,
             surface=SURFACE,
         )
-        record = await self._engine.create(self._owner, spec)
+        record = await self._engine.create(self._owner, spec, key=key)
         return wire.StartResponse(id=record.public_id)
 
     async def stop_sandbox(self, request: wire.StopRequest) -> wire.StopResponse:
@@ -53,11 +52,10 @@ class Calls:
         await self._engine.destroy(self._owner, request.id)
         return wire.StopResponse()
 
-    async def exec_command(self, request: wire.ExecRequest) -> wire.ExecResponse:
+    async def exec_command(self, request: wire.ExecRequest, key: str) -> wire.ExecResponse:
         """Run argv and wait for its end; a command that fails is a success here, with its exit code."""
-        process = await self._engine.start_process(self._owner, request.id, ProcessSpec(argv=tuple(request.command)))
-        async with process:
-            finished = await gather(process.events(), limit=self._output_bytes)
+        command = ProcessSpec(argv=tuple(request.command))
+        finished = await self._engine.execute(self._owner, request.id, command, limit=self._output_bytes, key=key)
         stdout, stderr = finished.texts(_MOST_TEXT_BYTES)
         return wire.ExecResponse(stdout=stdout, stderr=stderr, exit_code=finished.exit_code)
 
@@ -91,11 +89,10 @@ class Calls:
         await self._engine.resume(self._owner, request.id)
         return wire.ResumeResponse()
 
-    async def run_python(self, request: wire.RunPythonRequest) -> wire.RunPythonResponse:
+    async def run_python(self, request: wire.RunPythonRequest, key: str) -> wire.RunPythonResponse:
         """Run source with the sandbox's python3: what it printed, or its stderr where it failed."""
-        process = await self._engine.start_python(self._owner, request.id, request.code)
-        async with process:
-            finished = await gather(process.events(), limit=self._output_bytes)
+        source = PythonSource(request.code)
+        finished = await self._engine.execute(self._owner, request.id, source, limit=self._output_bytes, key=key)
         return wire.RunPythonResponse(result=finished.result(_MOST_TEXT_BYTES))
 
     async def get_platform_info(self, request: wire.GetPlatformInfoRequest) -> wire.GetPlatformInfoResponse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -23,13 +23,15 @@ PATH = "/sandbox.SandboxService"
 class Method:
     """One method. Once begun, it runs to its end although its caller left, if it `outlives_caller`.
 
-    What `runs_command` may take as long as commands may.
+    What `runs_command` may take as long as commands may. What `takes_key` is called with the request and the caller's
+    idempotency key, everything else with the request alone.
     """
 
     name: str
     takes: type[Message]
-    call: Callable[[Any], Awaitable[Message]]
+    call: Callable[..., Awaitable[Message]]
     runs_command: bool = False
+    takes_key: bool = False
     outlives_caller: bool = False
 
 
@@ -43,14 +45,14 @@ _HARMLESS: dict[type[Message], set[int]] = {
 def methods(calls: Calls) -> dict[str, Method]:
     """Return every method by name."""
     table = (
-        Method("StartSandbox", wire.StartRequest, calls.start_sandbox),
+        Method("StartSandbox", wire.StartRequest, calls.start_sandbox, takes_key=True),
         Method("StopSandbox", wire.StopRequest, calls.stop_sandbox, outlives_caller=True),
-        Method("ExecCommand", wire.ExecRequest, calls.exec_command, runs_command=True),
+        Method("ExecCommand", wire.ExecRequest, calls.exec_command, runs_command=True, takes_key=True),
         Method("GetStatus", wire.StatusRequest, calls.get_status),
         Method("GetMetrics", wire.MetricsRequest, calls.get_metrics),
         Method("SnapshotSandbox", wire.SnapshotRequest, calls.snapshot_sandbox, outlives_caller=True),
         Method("ResumeSandbox", wire.ResumeRequest, calls.resume_sandbox, outlives_caller=True),
-        Method("RunPython", wire.RunPythonRequest, calls.run_python, runs_command=True),
+        Method("RunPython", wire.RunPythonRequest, calls.run_python, runs_command=True, takes_key=True),
         Method("GetPlatformInfo", wire.GetPlatformInfoRequest, calls.get_platform_info),
     )
     return {method.name: method for method in table}

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import structlog
 
-from sandboxd.core.errors import Bug, DeadlineExceeded, SandboxdError, Uncertain
+from sandboxd.core.calls import check_key
+from sandboxd.core.errors import Bug, DeadlineExceeded, Denied, SandboxdError, Uncertain
 from sandboxd.surfaces.grpc.errors import STATUS, fail
 from sandboxd.surfaces.grpc.methods import PATH, Method, decode, methods
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
     from sandboxd.surfaces.grpc.calls import Calls
 
+IDEMPOTENCY_KEY = "idempotency-key"
+"""Metadata under which a caller names a call that it may repeat."""
+ORIGIN = "origin"
+"""Metadata in which browsers, and proxies in their name, tell which page calls."""
 WARNING_KEY = "sandboxd-warning"
 """Trailing metadata that names what was accepted but not acted on."""
 
@@ -49,10 +54,19 @@ class Patience:
 class Serving(grpc.GenericRpcHandler):
     """Serves the service under every path prefix, since clients behind a proxy send theirs along.
 
-    Used as `async with`; leaving waits for every call to end. `note` is told of each that has.
+    Used as `async with`; leaving waits for every call to end. `note` is told of each that has. `foreign` says why a web
+    page's origin is refused, and nothing for one that is not.
     """
 
-    def __init__(self, calls: Calls, *, patience: Patience, note: Callable[[Served], None]) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        *,
+        patience: Patience,
+        note: Callable[[Served], None],
+        foreign: Callable[[bytes], str] = lambda _: "",
+    ) -> None:
+        self._foreign = foreign
         self._patience = patience
         self._note = note
         self._served = {name: self._serving(method) for name, method in methods(calls).items()}
@@ -100,11 +114,13 @@ class Serving(grpc.GenericRpcHandler):
         assert call is not None, "a coroutine runs in nothing"  # noqa: S101 - for the type checker
         self._begin(call)
         try:
+            self._refuse_pages(context)
             request, warnings = decode(method, body)
             sandbox = getattr(request, "id", "")
             if warnings:
                 context.set_trailing_metadata(tuple((WARNING_KEY, warning) for warning in warnings))
-            answer = await self._answer(method, request)
+            arguments = (request, _key(context)) if method.takes_key else (request,)
+            answer = await self._answer(method, arguments)
             status = grpc.StatusCode.OK
             return answer.SerializeToString()
         except SandboxdError as error:
@@ -119,8 +135,8 @@ class Serving(grpc.GenericRpcHandler):
             self._end(call)
             self._note(Served(f"{PATH}/{method.name}", status, time.perf_counter() - began, sandbox))
 
-    async def _answer(self, method: Method, request: Message) -> Message:
-        work = self._work(method, request)
+    async def _answer(self, method: Method, arguments: tuple[object, ...]) -> Message:
+        work = self._work(method, arguments)
         if method.outlives_caller:
             outliving = self._outliving.create_task(work)
             self._begin(outliving)
@@ -132,6 +148,13 @@ class Serving(grpc.GenericRpcHandler):
             raise answer
         return answer
 
+    def _refuse_pages(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        for name, value in context.invocation_metadata() or ():
+            if name == ORIGIN:
+                refusal = self._foreign(value.encode() if isinstance(value, str) else value)
+                if refusal:
+                    raise Denied(refusal)
+
     def _begin(self, work: asyncio.Future[Any]) -> None:
         self._under_way.add(work)
         self._idle.clear()
@@ -141,11 +164,11 @@ class Serving(grpc.GenericRpcHandler):
         if not self._under_way:
             self._idle.set()
 
-    async def _work(self, method: Method, request: Message) -> Message | SandboxdError:
+    async def _work(self, method: Method, arguments: tuple[object, ...]) -> Message | SandboxdError:
         """Return the answer or what went wrong; raises nothing but a cancellation."""
         try:
             return await _within(
-                self._patience.command_s if method.runs_command else self._patience.other_s, method.call(request)
+                self._patience.command_s if method.runs_command else self._patience.other_s, method.call(*arguments)
             )
         except SandboxdError as error:
             if isinstance(error, Bug):
@@ -154,6 +177,14 @@ class Serving(grpc.GenericRpcHandler):
         except Exception:  # noqa: BLE001 - one call may fail, the server may not
             _log.exception("unforeseen failure", method=method.name)
             return Bug("an unforeseen failure of the server", hint="please report it")
+
+
+def _key(context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
+    """Return the caller's idempotency key, empty where it gave none."""
+    for name, value in context.invocation_metadata() or ():
+        if name == IDEMPOTENCY_KEY:
+            return check_key(value if isinstance(value, str) else value.decode("latin-1"))
+    return ""
 
 
 async def _within(limit: float | None, work: Awaitable[Message]) -> Message:

@@ -1,0 +1,1 @@
+"""The runtime users call `docker`: a Docker Engine asked through its API."""

@@ -1,0 +1,1 @@
+ALTER TABLE snapshots ADD COLUMN image TEXT NOT NULL DEFAULT '';
