@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import images
+from bench import docker, images
 from bench.aims import print_aims
 from bench.cases import BURST, CYCLE, DESTROY, EXECUTE, ROWS, STREAM, Bench, prepared
 from bench.measure import Findings
@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 
     from bench.measure import Comparison
 
+DOCKER_CASES = ("docker-cycle", "docker-execute")
 KINDS = ("cycle", "destroy", "execute", "row", "burst", "memory", "stream")
-CASES = (*KINDS, *(f"gvisor-{kind}" for kind in ("cycle", "destroy", "execute", "row", "stream")), "images")
+CASES = (
+    *KINDS,
+    *(f"gvisor-{kind}" for kind in ("cycle", "destroy", "execute", "row", "stream")),
+    *DOCKER_CASES,
+    "images",
+)
 FLAVOURS = {"container": ("crun", "runc"), "gvisor": ("runsc", "runsc-ptrace")}
 
 
@@ -47,6 +53,7 @@ def main() -> None:
     facts = machine() | {"ours": ", ".join(flavours.values())}
     print_machine(facts)
     found = {runtime: _measure(runtime, chosen, asked.rounds, asked.images, flavours) for runtime in FLAVOURS}
+    found[docker.DOCKER] = _measure_docker(chosen, asked.rounds)
     print()
     for runtime, findings in found.items():
         print_aims(runtime, findings)
@@ -67,6 +74,19 @@ def _measure(runtime: str, chosen: list[str], rounds: int, images: Path, flavour
         prepared(Path(folder), images, runtime, flavours) as bench,
     ):
         return _compare(runtime, bench, kinds, rounds)
+
+
+def _measure_docker(chosen: list[str], rounds: int) -> Findings:
+    findings = Findings(docker.DOCKER)
+    if not set(chosen) & set(DOCKER_CASES):
+        return findings
+    with tempfile.TemporaryDirectory(prefix="sandboxd-bench-") as folder, docker.prepared(Path(folder)) as bench:
+        measures = ((CYCLE, bench.cycle), (EXECUTE, bench.execute))
+        for name, (case, measure) in zip(DOCKER_CASES, measures, strict=True):
+            if name in chosen:
+                findings.comparisons[case] = measure(rounds)
+                print_comparison(f"{docker.DOCKER}: {case}", findings.comparisons[case])
+    return findings
 
 
 def _compare(runtime: str, bench: Bench, kinds: list[str], rounds: int) -> Findings:

@@ -52,8 +52,8 @@ class Bench:
         Beside them what any command of the reference's program takes, which ours needs for each sandbox, too.
         """
         arms = {
-            OURS: lambda: timed_ms(lambda: _cycle(self.client)),
-            RPC: lambda: timed_ms(lambda: _cycle(self.rpc)),
+            OURS: lambda: timed_ms(lambda: cycle_once(self.client)),
+            RPC: lambda: timed_ms(lambda: cycle_once(self.rpc)),
             self.theirs: lambda: float(self.reference.ask("run")),
             BARE: lambda: float(self.reference.ask("version")),
         }
@@ -130,7 +130,7 @@ class Bench:
     def memory_kib(self) -> float:
         """What one idle sandbox adds to the server's own memory, in KiB, over a hundred of them."""
         for _ in range(IDLE_SANDBOXES // 2):
-            _cycle(self.client)
+            cycle_once(self.client)
         wait_quiet()
         before = self.serving.pss_kib()
         sandboxes = [self.client.create() for _ in range(IDLE_SANDBOXES)]
@@ -168,7 +168,8 @@ def prepared(folder: Path, images: Path, runtime: str, flavours: Mapping[str, st
         yield Bench(serving, client, rpc, theirs, reference, agent, stack.enter_context(engine))
 
 
-def _cycle(client: Client | RpcClient) -> None:
+def cycle_once(client: Client | RpcClient) -> None:
+    """Make a sandbox, execute in it once, and destroy it."""
     sandbox = client.create()
     client.execute(sandbox)
     client.destroy(sandbox)

@@ -30,6 +30,7 @@ def machine() -> dict[str, str | int | float]:
         "uvloop": version("uvloop"),
         "runc": _first_line("runc", "--version"),
         "crun": _first_line("crun", "--version"),
+        "docker": _first_line("docker", "--version"),
         "runsc": _first_line(FLAVOURS["runsc"].binary, "--version"),
         "load": os.getloadavg()[0],
         "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

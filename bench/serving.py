@@ -125,7 +125,7 @@ class Burst:
 
 @contextlib.contextmanager
 def serve(folder: Path, flavours: Mapping[str, str]) -> Iterator[Serving]:
-    """Run a server that uses one OCI program for each runtime, until the block ends; its sandboxes end with it."""
+    """Run a server whose runtimes use what `flavours` says, until the block ends; its sandboxes end with it."""
     port, grpc_port = free_port(), free_port()
     state, log = folder / "state", folder / "server.log"
     program = str(Path(sys.executable).with_name("sandboxd"))
@@ -142,8 +142,8 @@ def serve(folder: Path, flavours: Mapping[str, str]) -> Iterator[Serving]:
 
 
 def settings(flavours: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the settings that choose an OCI program for each runtime."""
-    keys = {"container": "runtime.flavours", "gvisor": "runtime.gvisor_flavours"}
+    """Return the settings that choose what each runtime uses: an OCI program, or a Docker daemon."""
+    keys = {"container": "runtime.flavours", "gvisor": "runtime.gvisor_flavours", "docker": "docker.host"}
     return [(keys[runtime], flavour) for runtime, flavour in flavours.items()]
 
 

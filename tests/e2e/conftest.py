@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.runtimes.docker.daemons import daemon, need_dockerd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from tests.runtimes.docker.daemons import Daemon
 
 PATIENCE_S = 20.0
 IMAGE = "alpine:latest"
@@ -44,6 +47,8 @@ class Server:
     state: Path
     port: int
     log: Path
+    under: tuple[str, ...] = ()
+    """The command that starts it with what follows; none by itself."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -57,7 +62,7 @@ class Server:
         serve = [str(program), "serve", "--host", "127.0.0.1", "--port", str(self.port), "--grpc-port", "0"]
         serve += ["--state", str(self.state)]
         with self.log.open("ab") as log:
-            return subprocess.Popen([*serve, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            return subprocess.Popen([*self.under, *serve, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def start(self, *arguments: str) -> None:
         """Start the program and return when it answers."""
@@ -234,6 +239,16 @@ def other_server(tmp_path: Path) -> Iterator[Server]:
     _needs_root()
     with _server(tmp_path / "other") as running:
         yield running
+
+
+@pytest.fixture
+def docker() -> Iterator[Daemon]:
+    """A Docker daemon of our own. Ask for it before the server, which needs it to its end."""
+    need_dockerd()
+    with daemon() as made:
+        made.start()
+        yield made
+        assert made.ask("GET", "containers/json?all=true") == []
 
 
 @pytest.fixture

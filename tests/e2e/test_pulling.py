@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.e2e.conftest import Server
+    from tests.runtimes.docker.daemons import Daemon
 
 MANY, AT_ONCE = 32, 16
+MANY_OF_DOCKERS = int(os.environ.get("DOCKER_CREATES", "48"))
 
 
 @pytest.fixture
@@ -54,6 +57,27 @@ def test_many_creates_of_an_image_that_is_not_here_are_one_pull(
         assert (found["digest"], len(found["users"])) == (record["image_digest"], MANY)
         [*threads.map(pulling.destroy, made)]
     assert not [*(tmp_path / "images/leases").iterdir()]
+
+
+@pytest.mark.timeout(60 + MANY_OF_DOCKERS)
+def test_many_creates_with_docker_of_an_image_that_is_nowhere_here_are_one_pull(
+    docker: Daemon, server: Server, registry: Registry, tmp_path: Path
+) -> None:
+    server.end(signal.SIGTERM)
+    settings = ("--set", "image.pull=missing", "--set", f"docker.host={docker.host}")
+    server.start(*settings, "--images", str(tmp_path / "images"))
+    reference = registry.push(busybox(tmp_path / "layout"), "many:1")
+    wishes = {"type": "docker", "image": reference, "cpu_cores": 0}
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        made = [*threads.map(lambda _: server.create(**wishes), range(MANY_OF_DOCKERS))]
+        assert len(registry.blobs_given("many")) == 2
+        assert len(docker.ask("GET", "images/json")) == 1
+        said = [*threads.map(lambda each: server.execute(each, "busybox", "hostname")["stdout"], made)]
+        assert len(set(said)) == MANY_OF_DOCKERS
+        [*threads.map(server.destroy, made)]
+    assert docker.ask("GET", "containers/json?all=true") == []
+    for left in ("images/leases", "images/staging", "images/pulls", "server/state/docker/instances"):
+        assert not [*(tmp_path / left).iterdir()]
 
 
 def test_a_create_whose_image_cannot_be_had_says_why_and_leaves_nothing(

@@ -6,13 +6,17 @@ import asyncio
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.engine.conftest import eventually
 from tests.engine.test_node import ME, SPEC, shell
 
+from sandboxd.core.causes import Cause
 from sandboxd.core.errors import Invalid, Unsupported
+from sandboxd.core.spec import MIB, Limits
 
 if TYPE_CHECKING:
     from tests.engine.conftest import Nodes
@@ -43,10 +47,81 @@ def _from(snapshot: SnapshotRecord, **changes: str) -> dict[str, Any]:
 async def test_a_new_sandbox_has_the_files_that_were_saved(nodes: Nodes, source: str, target: str) -> None:
     async with nodes.open() as engine:
         snapshot = await _saved(engine, source)
-        restored = await engine.create(ME, replace(SPEC, runtime=target, image="", **_from(snapshot)))
+        restored = await engine.create(
+            ME, replace(SPEC, runtime=target, image="", snapshot_path=snapshot.snapshot_path)
+        )
         assert restored.public_id not in {snapshot.sandbox_internal_id, snapshot.snapshot_id}
         assert restored.spec.image == SPEC.image
         assert (await shell(engine, restored.public_id, LOOK)).split() == SAVED
+
+
+COUNTING = """
+import os, tempfile, time
+open("/pid", "w").write(str(os.getpid()))
+unnamed = tempfile.TemporaryFile()
+count = 0
+while True:
+    count += 1
+    unnamed.seek(0)
+    unnamed.write(str(count).encode())
+    unnamed.flush()
+    unnamed.seek(0)
+    with open("/next", "w") as file:
+        file.write(f"{count} {unnamed.read().decode()} {os.urandom(8).hex()} {time.time()}")
+    os.rename("/next", "/count")
+    time.sleep(0.01)
+"""
+
+
+async def _count(engine: NodeEngine, sandbox: str) -> int:
+    count, unnamed, *_ = (await shell(engine, sandbox, "cat /count 2>/dev/null || echo 0 0")).split()
+    assert count == unnamed, "the file without a name is another one"
+    return int(count)
+
+
+async def test_memory_goes_on_in_three_sandboxes_at_once_and_in_the_one_that_was_saved(nodes: Nodes) -> None:
+    limits = Limits(memory_bytes=256 * MIB)
+    spec = replace(SPEC, runtime="gvisor", image="sandboxd-base", limits=limits, command=("python3", "-c", COUNTING))
+    async with nodes.open() as engine:
+        source = (await engine.create(ME, spec)).public_id
+        await eventually(lambda: _counts_above(engine, source, 20), "it counts")
+        snapshot = await engine.snapshot(ME, source)
+        assert snapshot.memory_captured
+        bare = replace(SPEC, runtime="gvisor", image="", limits=limits)
+        made = await asyncio.gather(*(engine.create(ME, replace(bare, **_from(snapshot))) for _ in range(3)))
+        await engine.resume(ME, source)
+        for sandbox in (source, *(record.public_id for record in made)):
+            await eventually(partial(_counts_above, engine, sandbox, 30), "it goes on counting")
+        names = {await shell(engine, record.public_id, "hostname; cat /etc/hostname") for record in made}
+        assert names == {f"{record.public_id}\n{record.public_id}" for record in made}
+        assert all(record.spec.command == spec.command for record in made)
+        await shell(engine, made[0].public_id, "kill $(cat /pid)")
+
+        async def ended() -> bool:
+            return (await engine.get(ME, made[0].public_id)).cause is Cause.EXITED
+
+        await eventually(ended, "its own command is known to be what went on")
+    async with nodes.open() as engine:
+        later = await engine.create(ME, replace(bare, **_from(snapshot)))
+        await eventually(partial(_counts_above, engine, later.public_id, 20), "the next server can restore it too")
+
+
+async def _counts_above(engine: NodeEngine, sandbox: str, number: int) -> bool:
+    return await _count(engine, sandbox) > number
+
+
+async def test_memory_is_refused_where_it_cannot_go_on(nodes: Nodes) -> None:
+    async with nodes.open() as engine:
+        snapshot = await _saved(engine, "gvisor")
+        with pytest.raises(Unsupported, match="mem_file_path"):
+            await engine.create(ME, replace(SPEC, **_from(snapshot)))
+        with pytest.raises(Invalid, match="another command"):
+            await engine.create(ME, replace(SPEC, runtime="gvisor", command=("sleep", "9"), **_from(snapshot)))
+        pages = Path(snapshot.mem_file_path).with_name("pages.img")
+        pages.write_bytes(pages.read_bytes()[:-1] + b"x")
+        with pytest.raises(Invalid, match="damaged"):
+            await engine.create(ME, replace(SPEC, runtime="gvisor", **_from(snapshot)))
+        assert len(await engine.list(ME)) == 1
 
 
 async def test_a_restored_sandbox_outlives_its_server_its_source_and_a_collection(nodes: Nodes) -> None:

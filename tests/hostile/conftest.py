@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import socket
 import struct
 import threading
@@ -10,23 +12,28 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.e2e.conftest import Answer, Server, _read, wait_until
+from tests.e2e.conftest import Answer, Server, _processes, _read, wait_until
 from tests.leaks import possessions
+from tests.runtimes.docker.daemons import daemon
 from tests.surfaces.live import free_ports
 from tests.surfaces.real import lacking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.leaks import Possessions
+    from tests.runtimes.docker.daemons import Daemon
 
 PATIENCE_S = 20.0
 A_COUPLE_OF_SECONDS = 2.0
 CALLERS = 16
+AGENTS_CHANNEL = (64, 65)
+"""Where the agent keeps what it was given as stdin and stdout."""
 SPARE_DESCRIPTORS = 64
 """What a server may keep open for the next sandboxes and connections."""
 HANG_UP_HARD = struct.pack("ii", 1, 0)
@@ -40,11 +47,24 @@ class Kind:
     name: str
     has_own_kernel: bool = False
     """Then memory that runs out ends the whole sandbox, and the machine sees none of the processes inside."""
-    is_ours: bool = True
-    """Whether its layer and its channel lie in our state folder, where a test can see them."""
 
 
-KINDS = (Kind("container"), Kind("gvisor", has_own_kernel=True))
+KINDS = (Kind("container"), Kind("gvisor", has_own_kernel=True), Kind("docker"))
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What the machine's root sees of a sandbox."""
+
+    layers: tuple[Path, ...]
+    """Where what it writes into its root folder lies."""
+    first_pid: int
+    """The machine's pid of the agent, or of the kernel that it runs on."""
+    to_guest: Path
+    from_guest: Path
+    """The pipes to and from its agent, to be opened at either end."""
+    folder: Path
+    """Gone when all that its runtime keeps of it is."""
 
 
 @dataclass
@@ -92,11 +112,14 @@ class Neighbour:
 class Target:
     """The sandbox that an attack goes on in, and what outsiders know of it."""
 
-    def __init__(self, server: Server, kind: Kind, sandbox: str, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, server: Server, kind: Kind, sandbox: str, pool: ThreadPoolExecutor, docker: Daemon | None
+    ) -> None:
         self.server = server
         self.kind = kind
         self.sandbox = sandbox
         self._pool = pool
+        self._docker = docker
 
     def ask(self, *command: str) -> Answer:
         """Run a command to its end, or to whatever else becomes of it."""
@@ -137,29 +160,46 @@ class Target:
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             yield connection
 
-    def folder(self) -> Path:
-        """Where its runtime keeps what it needs of it, the channel included."""
-        if not self.kind.is_ours:
-            pytest.skip("what it keeps of a sandbox is not ours to look at")
-        (folder,) = self.server.state.rglob(f"instances/{_internal_id(self.server, self.sandbox)}")
-        return folder
-
     def wrote(self, pattern: str) -> list[Path]:
         """The files in its root folder that it made, seen from outside: it may have stopped answering."""
-        return list((self.folder() / "disk").glob(f"*/upper/{pattern}"))
+        return [path for layer in self.outside.layers for path in layer.glob(pattern)]
 
-    def first_pid(self) -> int:
-        """The machine's pid of the agent, or of the kernel that it runs on."""
-        return int((self.folder() / "pid").read_text())
+    def runs(self, *command: str) -> bool:
+        """Whether a process with exactly this command line lives in a sandbox of the server's, seen from outside."""
+        wanted = "".join(f"{word}\0" for word in command)
+        marks = (*self.server._marks(), *((self._docker.cgroup,) if self._docker else ()))
+        return any(_read(pid, "cmdline") == wanted for pid in _processes(marks))
+
+    @cached_property
+    def outside(self) -> Outside:
+        """What there is to be seen of it on this machine."""
+        internal_id = _internal_id(self.server, self.sandbox)
+        if self._docker is not None and self.kind.name == "docker":
+            return _outside_of_docker(self._docker, internal_id)
+        (folder,) = self.server.state.rglob(f"instances/{internal_id}")
+        layers = tuple((folder / "disk").glob("*/upper"))
+        return Outside(layers, int((folder / "pid").read_text()), folder / "to-guest", folder / "from-guest", folder)
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def docker() -> Iterator[Daemon | None]:
+    """A Docker daemon of our own; none where none can be started."""
+    if os.geteuid() != 0 or shutil.which("dockerd") is None:
+        yield None
+        return
+    with daemon() as made:
+        made.start()
+        yield made
+        assert made.ask("GET", "containers/json?all=true") == []
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, docker: Daemon | None) -> Iterator[Server]:
     """One server for all attacks: what one of them does to it shows in the next."""
     folder = tmp_path_factory.mktemp("server")
     running = Server(state=folder / "state", port=free_ports(1)[0], log=folder / "log")
     try:
-        running.start()
+        running.start(*(("--set", f"docker.host={docker.host}") if docker else ()))
         yield running
         assert running.process is not None
         assert running.process.poll() is None, running.log.read_text()
@@ -188,13 +228,13 @@ def memory_mb() -> int:
 
 
 @pytest.fixture
-def target(server: Server, kind: Kind, memory_mb: int) -> Iterator[Target]:
+def target(server: Server, kind: Kind, memory_mb: int, docker: Daemon | None) -> Iterator[Target]:
     """A sandbox to attack. Afterwards nothing of it is left, and neither the server nor a neighbour has noticed."""
     neighbour = Neighbour(server, server.create(type=kind.name))
     descriptors, before = server.descriptors(), _things(server)
     try:
         with ThreadPoolExecutor(CALLERS) as pool, neighbour.watched():
-            attacked = Target(server, kind, server.create(type=kind.name, memory_mb=memory_mb), pool)
+            attacked = Target(server, kind, server.create(type=kind.name, memory_mb=memory_mb), pool, docker)
             try:
                 yield attacked
             finally:
@@ -217,6 +257,13 @@ def _internal_id(server: Server, sandbox: str) -> str:
     """Return the id that everything of a sandbox's is named by on this machine."""
     rows = server._query("SELECT public_id, internal_id FROM sandboxes")
     return {public: internal for public, internal in rows}[sandbox]  # noqa: C416 - a row is a tuple of any length
+
+
+def _outside_of_docker(docker: Daemon, internal_id: str) -> Outside:
+    container = docker.ask("GET", f"containers/sandboxd-{internal_id}/json")
+    layer, pid = Path(container["GraphDriver"]["Data"]["UpperDir"]), int(container["State"]["Pid"])
+    to_guest, from_guest = (Path(f"/proc/{pid}/fd/{fd}") for fd in AGENTS_CHANNEL)
+    return Outside((layer,), pid, to_guest, from_guest, layer.parent)
 
 
 def _things(server: Server) -> Possessions:

@@ -20,6 +20,7 @@ from sandboxd.guest.frames import Exited, Output, Ping, Process, Started, Welcom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.hostile.conftest import Target
 
@@ -139,19 +140,19 @@ def test_root_inside_that_stops_or_ends_its_agent_hurts_itself_alone(target: Tar
 
 def _say(target: Target, data: bytes) -> None:
     """Write into the pipe from the guest as if it were the guest; what does not fit is not said."""
-    with _pipe(target, "from-guest") as fd, suppress(BlockingIOError):
+    with _pipe(target.outside.from_guest) as fd, suppress(BlockingIOError):
         os.write(fd, data)
 
 
 def _waiting(target: Target) -> int:
     """How many bytes the guest has not read."""
-    with _pipe(target, "to-guest") as fd:
+    with _pipe(target.outside.to_guest) as fd:
         return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 @contextmanager
-def _pipe(target: Target, name: str) -> Iterator[int]:
-    fd = os.open(target.folder() / name, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+def _pipe(place: Path) -> Iterator[int]:
+    fd = os.open(place, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         yield fd
     finally:
@@ -161,7 +162,7 @@ def _pipe(target: Target, name: str) -> Iterator[int]:
 @contextmanager
 def _standing_still(target: Target) -> Iterator[None]:
     """Stop the agent, or the kernel that it runs on, while the block lasts."""
-    pid = target.first_pid()
+    pid = target.outside.first_pid
     os.kill(pid, signal.SIGSTOP)
     try:
         yield

@@ -57,7 +57,7 @@ def test_a_hog_that_makes_itself_small_does_not_take_the_agent_along(target: Tar
 
 @pytest.mark.timeout(60 + FILES * A_FILE_S * 4)
 def test_files_without_number_are_gone_in_time(target: Target) -> None:
-    folder = target.folder()
+    folder = target.outside.folder
     target.shell("mkdir /m; (i=0; while true; do : > /m/$i; i=$((i+1)); done) &")
     while target.told()["status"] == "running" and not target.wrote(f"m/{FILES}"):  # as long as the test may take
         time.sleep(0.05)

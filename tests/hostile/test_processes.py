@@ -65,11 +65,11 @@ def test_what_a_command_began_ends_with_its_caller(target: Target, eventually: E
 def test_what_a_command_began_ends_with_its_sandbox(target: Target, eventually: Eventually) -> None:
     running = target.ask_aside("sh", "-c", STUBBORN)
     eventually(lambda: all(target.lists(f"sleep 700{n}") for n in range(4)), lambda: "it does not begin")
-    assert target.kind.has_own_kernel or target.server.runs("sleep", "7002")
+    assert target.kind.has_own_kernel or target.runs("sleep", "7002")
     assert target.destroy() < SOON_S
     answer = running.result()
     assert (answer.status, answer.text) == (410, "the sandbox was destroyed")
-    assert not target.server.runs("sleep", "7002")
+    assert not target.runs("sleep", "7002")
 
 
 def test_what_outlived_its_command_ends_with_its_sandbox(target: Target, eventually: Eventually) -> None:
@@ -77,8 +77,8 @@ def test_what_outlived_its_command_ends_with_its_sandbox(target: Target, eventua
     assert target.shell("(setsid sleep 7200 &); sleep 7201 &").json["exit_code"] == 0
     eventually(lambda: target.lists("sleep 7200") and target.lists("sleep 7201"), lambda: target.ask("ps"))
     assert target.destroy() < SOON_S
-    assert not target.server.runs("sleep", "7200")
-    assert not target.server.runs("sleep", "7201")
+    assert not target.runs("sleep", "7200")
+    assert not target.runs("sleep", "7201")
 
 
 def test_what_cannot_be_run_says_so(target: Target) -> None:

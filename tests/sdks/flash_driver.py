@@ -166,6 +166,11 @@ def wishes_that_are_refused(address: str) -> None:
         refused(400, ["list of strings"], start, client, command="sleep 5")
         for key in ("kernel_image", "initrd_path"):
             refused(501, [key], start, client, **{key: "/some/file"})
+
+
+@check
+def paths_of_no_snapshot_are_refused(address: str) -> None:
+    with HTTPClient(address=address) as client:
         for key in ("snapshot_path", "mem_file_path"):
             refused(400, ["snapshot"], start, client, **{key: "/some/file"})
 

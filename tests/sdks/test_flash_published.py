@@ -19,17 +19,28 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 VERSIONS = ("0.1.0", "0.1.1")
 RESTORING = """
-import sys
+import sys, time
 from flash_sandbox import HTTPClient
 wishes = {"type": sys.argv[2], "image": "alpine:latest", "command": ["tail", "-f", "/dev/null"], "memory_mb": 128}
+LOOP = "i=0; while true; do i=$((i+1)); echo $i > /n; mv /n /count; sleep 0.02; done"
+COUNTING = f"echo kept > /kept; ({LOOP}) >/dev/null 2>&1 &"
 with HTTPClient(address=sys.argv[1]) as client:
+    def count(sandbox):
+        return int(client.exec_command(sandbox, ["sh", "-c", "cat /count || echo 0"]).stdout)
     first = client.start_sandbox(**wishes)
-    client.exec_command(first, ["sh", "-c", "echo kept > /kept"])
+    client.exec_command(first, ["sh", "-c", COUNTING])
+    while count(first) < 5:
+        time.sleep(0.02)
     saved = client.snapshot_sandbox(first)
+    client.resume_sandbox(first)
+    client.exec_command(first, ["true"])
     client.stop_sandbox(first)
     again = client.start_sandbox(**wishes, **saved)
     assert again != first
     print(client.exec_command(again, ["cat", "/kept"]).stdout, end="")
+    before = count(again)
+    time.sleep(0.5)
+    print("counting" if count(again) > before >= 5 else "still")
     client.stop_sandbox(again)
 """
 CHECKS = re.findall(r"^@check\ndef (\w+)", (HERE / "flash_driver.py").read_text(), re.MULTILINE)
@@ -58,11 +69,14 @@ def test_every_method_works_and_every_mistake_is_told(server: Caller, version: s
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["container", "gvisor", "docker"])
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_sandbox_made_from_a_snapshots_two_paths_has_its_files(real_server: Caller, version: str, kind: str) -> None:
+def test_a_sandbox_made_from_a_snapshots_two_paths_has_its_files_and_its_memory_where_there_is_any(
+    real_server: Caller, version: str, kind: str
+) -> None:
     python = client_python(f"flash-sandbox=={version}")
     command = [str(python), "-c", RESTORING, real_server.address, kind]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stdout) == (0, "kept\n"), done.stderr
+    goes_on = "counting" if kind == "gvisor" else "still"
+    assert (done.returncode, done.stdout) == (0, f"kept\n{goes_on}\n"), done.stderr
 
 
 @pytest.mark.timeout(300)

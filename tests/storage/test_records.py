@@ -95,6 +95,7 @@ SNAPSHOTS = st.builds(
     created_at=NUMBER,
     part_digests=PAIRS,
     image=TEXT,
+    command=WORDS,
 )
 SPEC = SandboxSpec(runtime="auto", image="alpine:latest")
 RECORD = SandboxRecord(internal_id="i", public_id="p", owner="o", node="n", state=State.RUNNING, spec=SPEC)

@@ -80,6 +80,8 @@ class SnapshotRecord:
     """Names and digests of the parts, the file system first."""
     image: str = ""
     """What the user of the saved sandbox called its image."""
+    command: tuple[str, ...] = ()
+    """The saved sandbox's own command, which is among its processes where memory was captured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from sandboxd.core.causes import Cause
 from sandboxd.core.errors import Bug, Conflict, Invalid, Lost, NotFound, SandboxdError, Unavailable
 from sandboxd.core.lifecycle import State, Verb, after
 from sandboxd.engine.inside import Inside
-from sandboxd.engine.snapshots import save_snapshot
+from sandboxd.engine.snapshots import has_memory, save_snapshot
 from sandboxd.ports.runtime import InstanceSpec
 
 if TYPE_CHECKING:
@@ -23,11 +23,9 @@ if TYPE_CHECKING:
 
     from sandboxd.core.events import Output, Truncated
     from sandboxd.core.records import Metrics, SandboxRecord, SnapshotRecord
-    from sandboxd.engine.policy import Policy
-    from sandboxd.ports.images import Images, Rootfs
-    from sandboxd.ports.objects import Objects
+    from sandboxd.engine.parts import Parts
+    from sandboxd.ports.images import Rootfs
     from sandboxd.ports.runtime import Instance, Runtime
-    from sandboxd.ports.state import State as StateFile
 
 RETRY_S = 2.0
 LONGEST_ABSENCE_S = 3600.0
@@ -35,16 +33,6 @@ LONGEST_ABSENCE_S = 3600.0
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What every keeper of a node works with."""
-
-    state: StateFile
-    objects: Objects
-    images: Images
-    policy: Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +138,8 @@ class Keeper:
         )
 
     async def _make_instance(self, rootfs: Rootfs) -> None:
-        record = self.record
+        record, snapshot = self.record, self._snapshot
+        goes_on = snapshot is not None and has_memory(record.spec, snapshot)
         self._instance = await self._runtime.create(
             InstanceSpec(
                 internal_id=record.internal_id,
@@ -159,11 +148,15 @@ class Keeper:
                 limits=record.spec.limits,
                 network=record.spec.network,
                 owner=record.owner,
+                memory=Path(snapshot.mem_file_path) if snapshot is not None and goes_on else None,
             )
         )
-        self._inside = await self._enter(self._instance, rootfs)
-        await self._inside.start_command()
-        self._entered.set()
+        if goes_on:
+            await self._enter_again(self._instance, rootfs)
+        else:
+            self._inside = await self._enter(self._instance, rootfs)
+            await self._inside.start_command()
+            self._entered.set()
         await self._become(Verb.STARTED, flavour=self._instance.flavour)
 
     async def _find_again(self) -> None:
@@ -419,11 +412,10 @@ class Keeper:
     async def _save(self, instance: Instance) -> SnapshotRecord:
         """Save a paused instance, unless its life ends before that is done."""
         saved: list[SnapshotRecord] = []
+        memory = self._runtime.capabilities.memory_snapshot
 
         async def save() -> None:
-            saved.append(
-                await save_snapshot(self.record, instance, self._parts.objects, self._parts.state, self._images)
-            )
+            saved.append(await save_snapshot(self.record, instance, self._parts, self._images, memory=memory))
 
         if not await self._unless_over(save()):
             raise self._as_lost(self._over.result())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,10 +16,11 @@ from sandboxd.core.lifecycle import State, Verb
 from sandboxd.core.records import SandboxRecord
 from sandboxd.core.spec import ProcessSpec, PythonSource
 from sandboxd.engine.admission import check_room
-from sandboxd.engine.keeper import Keeper, Parts
+from sandboxd.engine.keeper import Keeper
 from sandboxd.engine.once import REMEMBERED_S, Draft, Once
+from sandboxd.engine.parts import Parts
 from sandboxd.engine.recovery import recover
-from sandboxd.engine.snapshots import find_snapshot
+from sandboxd.engine.snapshots import VerifiedParts, begin_from, find_snapshot, has_memory
 from sandboxd.ports.engine import Engine
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class NodeEngine(Engine):
         self._background = asyncio.TaskGroup()
         self._once = Once(state, self._background)
         self._trimmed_at = 0.0
+        self._verified = VerifiedParts()
 
     async def __aenter__(self) -> Self:
         for keeper in await recover(self._parts, self._runtimes):
@@ -102,7 +103,9 @@ class NodeEngine(Engine):
         spec = self._parts.policy.admit(spec, name, runtime.capabilities)
         snapshot = await find_snapshot(spec, owner, self._parts.state)
         if snapshot is not None:
-            spec = replace(spec, image=spec.image or snapshot.image)
+            spec = begin_from(spec, snapshot, name, runtime.capabilities)
+            if has_memory(spec, snapshot):
+                await self._verified.check(snapshot)
         record = self._new_record(owner, spec, name)
         return Draft(record, make=partial(self._make, record, snapshot), undo=partial(self._undo, record))
 
@@ -159,7 +162,7 @@ class NodeEngine(Engine):
         return await self._once.execute(owner, sandbox_id, command, key=key, limit=limit, enter=enter)
 
     async def processes(self, owner: str, sandbox_id: str) -> Sequence[ProcessFacts]:
-        return await self._find(owner, sandbox_id).inside(Verb.MEASURE, is_activity=False).processes()
+        return await self._find(owner, sandbox_id).inside(Verb.EXECUTE, is_activity=False).processes()
 
     async def collect(self, owner: str, sandbox_id: str, process_id: int) -> RunningProcess:
         keeper = self._find(owner, sandbox_id)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sandboxd.core.records import SandboxRecord
-    from sandboxd.engine.keeper import Parts
+    from sandboxd.engine.parts import Parts
     from sandboxd.ports.runtime import Runtime
 
 AT_ONCE = 16
@@ -55,7 +55,7 @@ async def recover(parts: Parts, runtimes: Mapping[str, Runtime]) -> list[Keeper]
 async def _sweep_objects(parts: Parts) -> None:
     """Bring state and object store into agreement: the server may have died while it wrote, or before it noted that."""
     swept = await parts.objects.sweep()
-    for name in await adopt_snapshots(parts.objects, parts.state):
+    for name in await adopt_snapshots(parts):
         await parts.images.release(name)
         swept += 1
     if swept:

@@ -7,17 +7,19 @@ import hashlib
 import json
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sandboxd.core.errors import Invalid, Unavailable
+from sandboxd.core.errors import Invalid, Unavailable, Unsupported
 from sandboxd.core.ids import new_internal_id
 from sandboxd.core.records import SnapshotRecord
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from sandboxd.core.capabilities import Capabilities
     from sandboxd.core.records import SandboxRecord
     from sandboxd.core.spec import SandboxSpec
+    from sandboxd.engine.parts import Parts
     from sandboxd.ports.images import Images
     from sandboxd.ports.objects import Objects
     from sandboxd.ports.runtime import Instance
@@ -41,7 +43,7 @@ _PIECE = 1024 * 1024
 
 
 async def save_snapshot(
-    record: SandboxRecord, instance: Instance, objects: Objects, state: State, images: Images
+    record: SandboxRecord, instance: Instance, parts: Parts, images: Images, *, memory: bool
 ) -> SnapshotRecord:
     """Write the parts of a paused instance and a manifest into a new folder; return its record, already kept.
 
@@ -54,8 +56,8 @@ async def save_snapshot(
     name = f"snap-{new_internal_id()}"
     await images.rootfs(record.image_digest, user=name)
     try:
-        snapshot = await _save(record, instance, objects, name)
-        await state.insert_snapshot(snapshot)
+        snapshot = await _save(record, instance, parts.objects, name, memory=memory)
+        await parts.state.insert_snapshot(snapshot)
     except OSError as error:
         await images.release(name)
         raise Unavailable(
@@ -67,17 +69,17 @@ async def save_snapshot(
     return snapshot
 
 
-async def adopt_snapshots(objects: Objects, state: State) -> list[str]:
+async def adopt_snapshots(parts: Parts) -> list[str]:
     """Note the snapshots that a dead server completed and did not note, remove what is incomplete; return its names."""
     removed = []
-    known = {snapshot.snapshot_id for snapshot in await state.snapshots()}
-    for name in set(await objects.names()) - known:
-        snapshot = await asyncio.to_thread(_read, objects.path(name))
+    known = {snapshot.snapshot_id for snapshot in await parts.state.snapshots()}
+    for name in set(await parts.objects.names()) - known:
+        snapshot = await asyncio.to_thread(_read, parts.objects.path(name))
         if snapshot is None:
-            await objects.delete(name)
+            await parts.objects.delete(name)
             removed.append(name)
         else:
-            await state.insert_snapshot(snapshot)
+            await parts.state.insert_snapshot(snapshot)
     return removed
 
 
@@ -101,9 +103,79 @@ async def find_snapshot(spec: SandboxSpec, owner: str, state: State) -> Snapshot
     )
 
 
-async def _save(record: SandboxRecord, instance: Instance, objects: Objects, name: str) -> SnapshotRecord:
+def begin_from(spec: SandboxSpec, snapshot: SnapshotRecord, runtime: str, capabilities: Capabilities) -> SandboxSpec:
+    """Return a spec with what the snapshot says where it is silent.
+
+    Raises:
+        Unsupported: the memory of the snapshot is asked for, and this runtime cannot bring it back.
+        Invalid: with memory, another command is asked for than the one that goes on.
+    """
+    spec = replace(spec, image=spec.image or snapshot.image)
+    if not has_memory(spec, snapshot):
+        return spec
+    if runtime != snapshot.runtime or not capabilities.memory_snapshot:
+        raise Unsupported(
+            f"the snapshot holds memory of runtime `{snapshot.runtime}`, which `{runtime}` cannot bring back here",
+            hint="leave `mem_file_path` out to begin from its files alone",
+        )
+    if spec.command not in ((), snapshot.command):
+        raise Invalid(
+            "another command is asked for than the one that goes on from the snapshot's memory",
+            hint="leave it out, or leave `mem_file_path` out to begin from the files alone",
+        )
+    return replace(spec, command=snapshot.command)
+
+
+def has_memory(spec: SandboxSpec, snapshot: SnapshotRecord) -> bool:
+    """Say whether a sandbox goes on from the snapshot's memory, not from its files alone."""
+    return snapshot.memory_captured and bool(spec.mem_file_path)
+
+
+class VerifiedParts:
+    """Snapshots whose memory was found to be what was saved; each is read once while its files do not change."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[tuple[int, int, int], ...]] = {}
+        self._turn = asyncio.Lock()
+
+    async def check(self, snapshot: SnapshotRecord) -> None:
+        """Read what was saved besides files, which are verified as they are unpacked.
+
+        Raises:
+            Invalid: a part is missing or is not what it was.
+        """
+        async with self._turn:
+            stop = threading.Event()
+            try:
+                await asyncio.to_thread(self._check, snapshot, stop)
+            finally:
+                stop.set()
+
+    def _check(self, snapshot: SnapshotRecord, stop: threading.Event) -> None:
+        folder = Path(snapshot.snapshot_path).parent
+        names = tuple(name for name, _ in snapshot.part_digests[1:])
+        try:
+            stamp = tuple(
+                (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+                for facts in map(Path.stat, map(folder.joinpath, names))
+            )
+            if self._known.get(snapshot.snapshot_id) == stamp:
+                return
+            digests, _ = _measure(folder, names, stop)
+        except OSError as error:
+            raise Invalid(f"the snapshot `{snapshot.snapshot_id}` is damaged: {error.strerror}") from error
+        if stop.is_set():
+            return
+        if digests != snapshot.part_digests[1:]:
+            raise Invalid(f"the snapshot `{snapshot.snapshot_id}` is damaged: its memory is not what was saved")
+        self._known[snapshot.snapshot_id] = stamp
+
+
+async def _save(
+    record: SandboxRecord, instance: Instance, objects: Objects, name: str, *, memory: bool
+) -> SnapshotRecord:
     async with objects.stage(name) as folder:
-        saved = await instance.snapshot(folder)
+        saved = await instance.snapshot(folder, memory=memory)
         stop = threading.Event()
         try:
             digests, size = await asyncio.to_thread(_measure, folder, saved.parts, stop)
@@ -123,6 +195,7 @@ async def _save(record: SandboxRecord, instance: Instance, objects: Objects, nam
             created_at=time.time(),
             part_digests=digests,
             image=record.spec.image,
+            command=record.spec.command,
         )
         (folder / MANIFEST).write_text(json.dumps(_manifest(record, snapshot), indent=1))
     return snapshot
@@ -146,6 +219,7 @@ def _manifest(record: SandboxRecord, snapshot: SnapshotRecord) -> dict[str, obje
         "version": MANIFEST_VERSION,
         "flavour": record.flavour,
         "parts": [{"name": name, "digest": digest} for name, digest in snapshot.part_digests],
+        "command": list(snapshot.command),
         **{key: getattr(snapshot, key) for key in _NOTED},
     }
 
@@ -159,6 +233,7 @@ def _read(folder: Path) -> SnapshotRecord | None:
             snapshot_path=str(folder / parts[0][0]),
             mem_file_path=str(folder / parts[-1][0]),
             part_digests=parts,
+            command=tuple(str(word) for word in manifest["command"]),
             **{key: manifest[key] for key in _NOTED},
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError):

@@ -50,6 +50,14 @@ class AgentGuest(Guest):
         """The instance died: what its agent had sent is taken in, then all that waits fails with this error."""
         self._link.lose(error)
 
+    def hear_out(self) -> None:
+        """Take in at once all that the agent, which stands still, has said; nothing of it is on its way then."""
+        self._link.hear_out()
+
+    def nudge(self) -> None:
+        """Make the agent look for what it was sent, should that have come to it without its notice."""
+        self._link.nudge()
+
     async def recall(self) -> None:
         """Learn of the processes that a former host started."""
         self._link.on_listed = self._remember

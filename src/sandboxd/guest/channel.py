@@ -41,7 +41,7 @@ class Channel(ABC):
 
     @abstractmethod
     def read_rest(self) -> None:
-        """Hand over at once what can be read without waiting; for a guest that has ended."""
+        """Hand over at once what can be read without waiting; for a guest that adds nothing to it just now."""
 
     @abstractmethod
     def pause_reading(self) -> None:

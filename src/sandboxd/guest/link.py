@@ -217,6 +217,16 @@ class Link:
         self.expect(frame, Done, "cannot list the processes")
         return listed
 
+    def hear_out(self) -> None:
+        """Take in at once all that the agent, which stands still, has said."""
+        if self.lost is None:
+            self._channel.read_rest()
+
+    def nudge(self) -> None:
+        """Make the agent look for what it was sent, by a byte outside of frames."""
+        if self.lost is None:
+            self._channel.write(b"\0")
+
     def lose(self, error: Lost) -> None:
         """The guest ended: take in what it had said, then fail all that waits and all that is asked later."""
         if self.lost is None:

@@ -45,6 +45,15 @@ class CgroupV1(Cgroup):
     def limit_pids(self, count: int) -> None:
         (self._folders["pids"] / "pids.max").write_text(str(count))
 
+    def limit_memory(self, size: int) -> None:
+        memory = self._folders["memory"]
+        files = [memory / "memory.limit_in_bytes", memory / "memory.memsw.limit_in_bytes"]
+        if size > number(files[0]):  # memory is never more than memory and swap
+            files.reverse()
+        for file in files:
+            if file.exists():
+                file.write_text(str(size))
+
     def start_freezing(self) -> None:
         (self._folders["freezer"] / "freezer.state").write_text("FROZEN")
 

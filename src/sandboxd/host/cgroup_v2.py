@@ -41,6 +41,9 @@ class CgroupV2(Cgroup):
     def limit_pids(self, count: int) -> None:
         (self._folder / "pids.max").write_text(str(count))
 
+    def limit_memory(self, size: int) -> None:
+        (self._folder / "memory.max").write_text(str(size))
+
     def start_freezing(self) -> None:
         (self._folder / "cgroup.freeze").write_text("1")
 

@@ -59,6 +59,10 @@ class Cgroup(ABC):
         """Let at most `count` processes and threads exist in it."""
 
     @abstractmethod
+    def limit_memory(self, size: int) -> None:
+        """Let it have so many bytes of memory. Raises OSError where it has more and cannot do without."""
+
+    @abstractmethod
     def start_freezing(self) -> None:
         """Ask the kernel to stop every process; `is_frozen` says when it has."""
 

@@ -89,7 +89,6 @@ def _write(trees: Sequence[Subtree], target: Path, leave_out: frozenset[str], st
             for tree in trees:
                 _add_tree(tar, tree, leave_out, stop)
         file.truncate()
-        os.fsync(file.fileno())
 
 
 def _add_tree(tar: tarfile.TarFile, tree: Subtree, leave_out: frozenset[str], stop: threading.Event) -> None:

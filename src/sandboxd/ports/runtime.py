@@ -28,6 +28,8 @@ class InstanceSpec:
     limits: Limits = field(default_factory=Limits)
     network: str = "offline"
     owner: str = ""
+    memory: Path | None = None
+    """The memory part of a snapshot beside its other parts, to go on from; `rootfs` is made of the same snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,15 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotParts:
-    """Files a runtime wrote into a snapshot folder, by name, and whether memory is among them."""
+    """Files a runtime wrote into a snapshot folder, by name, and whether memory is among them.
+
+    The first is the file system, the last one memory, or the statement that it was not captured.
+    """
 
     parts: tuple[str, ...]
     memory_captured: bool
+    still_s: float = 0.0
+    """For how long a running instance had to stand still for it."""
 
 
 class Instance(ABC):
@@ -82,11 +89,17 @@ class Instance(ABC):
         """Thaw. Harmless when repeated."""
 
     @abstractmethod
-    async def snapshot(self, folder: Path) -> SnapshotParts:
-        """Write what can be saved of a paused instance into an existing empty folder.
+    async def snapshot(self, folder: Path, *, memory: bool = False) -> SnapshotParts:
+        """Write files, and with `memory` memory as well, into an existing empty folder.
+
+        For files alone the instance must be paused. With memory it may run: it stands still meanwhile, and runs or is
+        paused afterwards as it was before, whatever happens. A failure or a cancellation may leave files in the folder.
 
         Raises:
-            Unsupported: this runtime cannot.
+            Unsupported: this runtime cannot, or this instance cannot be saved as it is.
+            Conflict: it is not paused.
+            Unavailable: the runtime refused; the sentence carries its own words.
+            OSError: the disk refused.
         """
 
     @abstractmethod
@@ -116,6 +129,8 @@ class Runtime(ABC):
 
         Raises:
             Unavailable: the runtime refused; the sentence carries its own words.
+            Unsupported: the spec asks for what this runtime cannot do, or for memory that cannot go on here.
+            Invalid: `memory` is not the memory part of a snapshot.
         """
 
     @abstractmethod

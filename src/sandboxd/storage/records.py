@@ -59,6 +59,7 @@ SNAPSHOT_COLUMNS = (
     "created_at",
     "part_digests",
     "image",
+    "command",
 )
 
 CALL_COLUMNS = ("owner", "key", "digest", "subject", "created_at", "process_id", "pid", "sandbox", "output_bytes")
@@ -133,6 +134,7 @@ def snapshot_row(record: SnapshotRecord) -> Row:
             record.created_at,
             _encode(record.part_digests),
             record.image,
+            _encode(record.command),
         )
     )
 
@@ -146,6 +148,7 @@ def snapshot_record(row: Row) -> SnapshotRecord:
     columns = dict(zip(SNAPSHOT_COLUMNS, row, strict=True))
     columns["memory_captured"] = bool(columns["memory_captured"])
     columns["part_digests"] = _decode(columns["part_digests"], tuple[tuple[str, str], ...])
+    columns["command"] = _decode(columns["command"], tuple[str, ...])
     return SnapshotRecord(**columns)
 
 

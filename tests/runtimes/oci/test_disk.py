@@ -96,3 +96,16 @@ def test_a_removed_directory_is_made_anew_and_a_hidden_link_is_not_seen(tmp_path
     assert stat.S_IMODE(made.stat().st_mode) == 0o755
     assert tree.make_directory(PurePosixPath("/opt/x")) is not None
     assert list(victim.iterdir()) == []
+
+
+@pytest.mark.parametrize(("of_image", "own_bytes"), [("0123456789abcdef\n", 16), ("", None), (None, None)])
+def test_a_machine_id_that_comes_with_the_image_is_replaced(
+    tmp_path: Path, of_image: str | None, own_bytes: int | None
+) -> None:
+    lower = _folder(tmp_path, "lower")
+    (lower / "etc").mkdir()
+    if of_image is not None:
+        (lower / "etc" / "machine-id").write_text(of_image)
+    [tree] = prepare(tmp_path / "disk", Rootfs(IMAGE, (Tree("/", (lower,)),), python=()), "box")
+    written = tree.upper / "etc" / "machine-id"
+    assert (len(bytes.fromhex(written.read_text())) if written.exists() else None) == own_bytes

@@ -14,6 +14,7 @@ import flash_sandbox  # type: ignore[import-not-found]
 HTTP_ONLY = {
     "an_injected_session_with_headers_of_its_own",  # gRPC's channel is no session
     "a_caller_that_gives_up_takes_its_command_along",  # catches an exception of requests
+    "paths_of_no_snapshot_are_refused",  # gRPC's message has no room for them, so the client refuses
 }
 
 if __name__ == "__main__":

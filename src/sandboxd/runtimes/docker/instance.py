@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sandboxd.core.causes import Cause
-from sandboxd.core.errors import Conflict, Lost, SandboxdError, Unavailable
+from sandboxd.core.errors import Conflict, Lost, SandboxdError, Unavailable, Unsupported
 from sandboxd.host.finish import finish
 from sandboxd.ports.runtime import Death, Instance, SnapshotParts
 from sandboxd.runtimes.docker.api import Refused
@@ -227,7 +227,9 @@ class DockerInstance(Instance):
             await self._ask("unpause")
         self._is_paused = False
 
-    async def snapshot(self, folder: Path) -> SnapshotParts:
+    async def snapshot(self, folder: Path, *, memory: bool = False) -> SnapshotParts:
+        if memory:
+            raise Unsupported("a sandbox of Docker's cannot be saved with its memory", hint="save the files alone")
         inspected = await self._inspect()
         if not inspected["State"]["Paused"]:
             raise Conflict("only a paused sandbox can be saved", hint="pause it first")

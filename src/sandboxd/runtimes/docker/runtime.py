@@ -89,6 +89,8 @@ class DockerRuntime(Runtime):
             raise Unsupported(f"`{self.name}` has no network `{spec.network}`", hint="`offline` is what it has")
         if spec.limits.disk_bytes is not None:
             raise Unsupported(f"`{self.name}` cannot limit the disk", hint="leave the limit out")
+        if spec.memory is not None:
+            raise Unsupported(f"`{self.name}` cannot bring memory back", hint="restore the files alone")
         daemon = await self._find()
         kind = daemon.kind(self.name, "")
         if kind.has_own_kernel and spec.limits.memory_bytes < LEAST_MEMORY:

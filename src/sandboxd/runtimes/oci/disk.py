@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,8 @@ from sandboxd.host.names import name_files
 
 if TYPE_CHECKING:
     from sandboxd.ports.images import Rootfs, Tree
+
+_MACHINE_ID = "machine-id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,13 @@ class WritableTree:
     def holds(self, path: PurePosixPath) -> bool:
         """Say whether an absolute path inside lies in this tree's target."""
         return path.is_relative_to(self.tree.target)
+
+    def in_image(self, path: PurePosixPath) -> os.stat_result | None:
+        """Return what the image has at an absolute path inside, symlinks not followed; None for nothing."""
+        status, lowers = None, list(self.tree.lowers)
+        for part in path.relative_to(self.tree.target).parts:
+            status, lowers = _merged([lower / part for lower in lowers])
+        return status
 
     def make_directory(self, path: PurePosixPath) -> Path | None:
         """Put a directory, like the image's where it has one, into the upper and return it.
@@ -105,7 +115,11 @@ def _write_names(trees: list[WritableTree], hostname: str) -> None:
     place = innermost.make_directory(etc)
     if place is None:
         return
-    for name, text in name_files(hostname).items():
+    names = name_files(hostname)
+    of_image = innermost.in_image(etc / _MACHINE_ID)
+    if of_image is not None and stat.S_ISREG(of_image.st_mode) and of_image.st_size:  # else there is none, or none yet
+        names[_MACHINE_ID] = f"{secrets.token_hex(16)}\n"
+    for name, text in names.items():
         path = place / name
         path.write_text(text)
         path.chmod(0o644)

@@ -18,6 +18,8 @@ class Flavour:
     """What its processes are called besides the program's own name."""
     has_own_kernel: bool = False
     """Whether it answers system calls itself. The machine sees one process of it then, whatever runs inside."""
+    saves_memory: bool = False
+    """Whether its kernel stops when asked, and saves its memory for others to go on from."""
 
     @property
     def binary(self) -> str:
@@ -29,14 +31,16 @@ class Flavour:
         return [self.binary, *self.arguments, "--root", root, "--log", log]
 
 
-def _runsc(name: str, places: tuple[str, ...], *arguments: str) -> Flavour:
+def _runsc(name: str, places: tuple[str, ...], *arguments: str, saves_memory: bool = False) -> Flavour:
     common = (
         "--network=none",
         "--overlay2=none",  # what is written shall lie in our own layer, to be saved and limited
         "--file-access-mounts=exclusive",  # nobody changes what we lend
     )
     # It executes itself through /proc, and the kernel calls that process `exe`.
-    return Flavour(name, places, (*arguments, *common), process_names=("exe",), has_own_kernel=True)
+    return Flavour(
+        name, places, (*arguments, *common), process_names=("exe",), has_own_kernel=True, saves_memory=saves_memory
+    )
 
 
 FLAVOURS = {
@@ -51,8 +55,9 @@ FLAVOURS = {
             "--host-settings=ignore",
             # Else the first one of a state folder leaves a mount there for the others.
             "--gofer-network-namespace=new",
+            saves_memory=True,
         ),
-        # Debian 12's of 2022, which has neither that platform nor those settings.
+        # Debian 12's of 2022, which has neither that platform nor those settings, and may die of being saved.
         _runsc("runsc-ptrace", ("/usr/bin/runsc", "runsc"), "--platform=ptrace"),
     )
 }

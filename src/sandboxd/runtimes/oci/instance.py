@@ -6,26 +6,31 @@ import asyncio
 import os
 import signal
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandboxd.core.causes import Cause
-from sandboxd.core.errors import Conflict, Lost, SandboxdError, Unavailable
+from sandboxd.core.errors import Conflict, Lost, SandboxdError, Unavailable, Unsupported
+from sandboxd.core.parts import MEMORY, ROOTFS
 from sandboxd.core.records import Metrics
 from sandboxd.guest.connection import connect
 from sandboxd.guest.fifo import FifoChannel
 from sandboxd.host import spawn
 from sandboxd.host.finish import finish
 from sandboxd.host.network import received_and_sent
+from sandboxd.host.own_memory import own_bytes
 from sandboxd.host.pidfd import PidFd, ProcessName
 from sandboxd.host.removal import remove_folders
+from sandboxd.host.unlinked import unlinked_bytes
 from sandboxd.ports.runtime import Death, Instance, SnapshotParts
+from sandboxd.runtimes.oci.control import Kernel
+from sandboxd.runtimes.oci.memory import PARTS, Origin, create_parts, lend, needed_to_save, note
 from sandboxd.runtimes.oci.rootfs import dismantle
-from sandboxd.runtimes.oci.snapshot import save
+from sandboxd.runtimes.oci.snapshot import save, save_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from sandboxd.guest.agent import AgentGuest
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 _PATIENCE_S = 10.0
 _KILL_PATIENCE_S = 10.0
 _COUNTING_PATIENCE_S = 1.0
+_TAKING_BACK_S = 1.0
 
 
 @dataclass(slots=True)
@@ -59,6 +65,11 @@ class OciInstance(Instance):
         self._workshop = workshop
         self._layout = layout
         self._release = release
+        self._kernel = Kernel(layout.control) if flavour is not None and flavour.saves_memory else None
+        self._standing = asyncio.Lock()
+        """Held by whoever changes or relies on whether it stands still."""
+        self._is_stopped: bool | None = None
+        """Whether the kernel was told to stop. None: only it knows, since a server before us may have told it."""
         self._cgroup: Cgroup = workshop.cgroups.cgroup(layout.internal_id)
         self._process: PidFd | None = None
         self._started = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -81,6 +92,7 @@ class OciInstance(Instance):
         self._started = name.started / os.sysconf("SC_CLK_TCK")
         self._last_cpu = _CpuReading(self._started, 0)
         self._workshop.strays.expect(name.pid)
+        self._take_memory_back()
         asyncio.get_running_loop().add_reader(self._process.fileno(), self._on_end)
 
     async def enter(self) -> Guest:
@@ -123,21 +135,120 @@ class OciInstance(Instance):
         )
 
     async def pause(self) -> None:
-        self._check_alive()
-        if self._has_own_kernel:
-            await self._count_inside()
-        await self._cgroup.freeze()
+        async with self._standing:
+            self._check_alive()
+            if self._has_own_kernel:
+                await self._count_inside()
+            if self._kernel is None:
+                await self._cgroup.freeze()
+            else:
+                await finish(self._stop(self._kernel))
 
     async def resume(self) -> None:
-        self._check_alive()
-        self._cgroup.thaw()
+        async with self._standing:
+            self._check_alive()
+            if self._kernel is None:
+                self._cgroup.thaw()
+            else:
+                await finish(self._go_on(self._kernel))
 
-    async def snapshot(self, folder: Path) -> SnapshotParts:
-        if not self._cgroup.is_frozen():
-            raise Conflict("only a paused sandbox can be saved", hint="pause it first")
-        uppers = self._layout.uppers()
-        parts = await save(uppers, folder, runtime=self._runtime, flavour=self.flavour)
-        return SnapshotParts(parts, memory_captured=False)
+    async def _stop(self, kernel: Kernel) -> None:
+        if not await self._has_stopped(kernel):
+            await kernel.stop()
+            self._is_stopped = True
+
+    async def _go_on(self, kernel: Kernel) -> None:
+        if await self._has_stopped(kernel):
+            await kernel.go_on()
+            self._is_stopped = False
+
+    async def _has_stopped(self, kernel: Kernel) -> bool:
+        if self._is_stopped is None:
+            self._is_stopped = await kernel.is_stopped()
+        return self._is_stopped
+
+    async def _is_paused(self) -> bool:
+        return self._cgroup.is_frozen() if self._kernel is None else await self._has_stopped(self._kernel)
+
+    async def snapshot(self, folder: Path, *, memory: bool = False) -> SnapshotParts:
+        async with self._standing:
+            self._check_alive()
+            if memory:
+                return await self._snapshot_with_memory(folder)
+            if not await self._is_paused():
+                raise Conflict("only a paused sandbox can be saved", hint="pause it first")
+            uppers = self._layout.uppers()
+            parts = await save(uppers, folder, runtime=self._runtime, flavour=self.flavour)
+            return SnapshotParts(parts, memory_captured=False)
+
+    async def _snapshot_with_memory(self, folder: Path) -> SnapshotParts:
+        birth, kernel = self._layout.birth(), self._kernel
+        if birth is None or kernel is None:
+            raise Unsupported(f"`{self.flavour}` cannot save memory", hint="save the files alone")
+        was_paused = await self._has_stopped(kernel)
+        origin = Origin(self._runtime, self.flavour, self._workshop.agent_digest, birth.pids)
+        with ExitStack() as opened:  # closed when it goes on: large files take their time
+            began = time.monotonic()
+            try:
+                try:
+                    await finish(self._stop(kernel))
+                    await self._lend_memory()
+                    files = create_parts(folder, opened)
+                    await self._save(kernel, files, folder)
+                finally:
+                    if not was_paused and not self._death.done():
+                        with suppress(Lost):
+                            await finish(self._go_on(kernel))
+                    still_s = time.monotonic() - began
+            finally:
+                await finish(self._tidy(kernel))
+            note(folder, origin, files)
+        return SnapshotParts((ROOTFS, *PARTS, MEMORY), memory_captured=True, still_s=still_s)
+
+    async def _save(self, kernel: Kernel, files: Sequence[int], folder: Path) -> None:
+        """Save what stands still, and whatever is in the pipes to and from the agent is not lost.
+
+        The kernel reads both of them empty as it saves itself. What the agent said would be gone; what was said to it
+        goes on to it, but nothing tells it that there is something.
+        """
+        guest, uppers = self._guest, self._layout.uppers()
+        if guest is not None:
+            guest.hear_out()
+        try:
+            await kernel.save(files, meanwhile=lambda: save_files(uppers, folder))
+        finally:
+            if guest is not None:
+                guest.nudge()
+
+    async def _tidy(self, kernel: Kernel) -> None:
+        if not self._death.done():
+            with suppress(Lost):
+                await kernel.tidy()
+        self._take_memory_back()
+
+    async def _lend_memory(self) -> None:
+        """Let the kernel have what it may take to save itself: where it lacked that, all would be lost."""
+        self._check_alive()
+        assert self._process is not None  # noqa: S101 - it is alive
+        pid, usage = self._process.pid, self._cgroup.usage()
+        needed = needed_to_save(own_bytes=own_bytes(pid), unlinked_bytes=await asyncio.to_thread(unlinked_bytes, pid))
+        limit = lend(usage.memory_limit_bytes, usage.memory_bytes + needed)
+        if limit > usage.memory_limit_bytes:
+            self._cgroup.limit_memory(limit)
+
+    def _take_memory_back(self) -> None:
+        """Set the limit that was asked for, as soon as that much is used and not more."""
+        birth = self._layout.birth()
+        if self._kernel is None or birth is None or not birth.memory_bytes or self._death.done():
+            return
+        usage = self._cgroup.usage()
+        if usage.memory_limit_bytes <= birth.memory_bytes:
+            return
+        if usage.memory_bytes <= birth.memory_bytes:
+            with suppress(OSError):
+                self._cgroup.limit_memory(birth.memory_bytes)
+                return
+        asyncio.get_running_loop().call_later(_TAKING_BACK_S, self._take_memory_back)
 
     async def destroy(self) -> None:
         await finish(self._destroy())
@@ -180,7 +291,7 @@ class OciInstance(Instance):
 
     async def _count_inside(self) -> None:
         """Look how many processes there are inside, as only the guest can tell; one that is frozen is not asked."""
-        if self._guest is None or self._cgroup.is_frozen():
+        if self._guest is None or self._is_stopped or self._cgroup.is_frozen():
             return
         with suppress(TimeoutError, SandboxdError):
             async with asyncio.timeout(_COUNTING_PATIENCE_S):

@@ -14,11 +14,17 @@ RECORDS = Path("/run/sandboxd/records")
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """What is noted before anything is made. `targets` are the trees of the root file system."""
+    """What is noted before anything is made.
+
+    `targets` are the trees of the root file system, `pids` is the limit on processes inside,
+    `memory_bytes` that on memory.
+    """
 
     flavour: str
     base: int
     targets: tuple[str, ...]
+    pids: int = 0
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,11 @@ class Layout:
         """Where the runtime's program keeps what it knows of the instance."""
         return RECORDS / self.internal_id
 
+    @property
+    def control(self) -> Path:
+        """Where a kernel of the instance's own takes questions."""
+        return self.record / f"runsc-{self.internal_id}.sock"
+
     def uppers(self) -> list[tuple[str, Path]]:
         """Return the writable layers by the path they have inside."""
         birth = self.birth()
@@ -95,7 +106,13 @@ class Layout:
         """Return how the instance was made; None where we died before that was noted."""
         try:
             noted = json.loads(self._birth.read_text())
-            return Birth(noted["flavour"], noted["base"], tuple(noted["targets"]))
+            return Birth(
+                noted["flavour"],
+                noted["base"],
+                tuple(noted["targets"]),
+                noted.get("pids", 0),
+                noted.get("memory_bytes", 0),
+            )
         except (FileNotFoundError, ValueError):
             return None
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ from sandboxd.ports.runtime import Instance, Runtime
 from sandboxd.runtimes.oci.flavours import FLAVOURS
 from sandboxd.runtimes.oci.instance import OciInstance
 from sandboxd.runtimes.oci.layout import Birth, Layout
+from sandboxd.runtimes.oci.memory import Origin, refuse_what_cannot_be_restored
 from sandboxd.runtimes.oci.probe import version, why_not
 from sandboxd.runtimes.oci.start import Workshop, start
 
@@ -45,10 +48,13 @@ class OciRuntime(Runtime):
     def __init__(self, *, name: str, folder: Path, node: str, flavours: Sequence[str] = ("crun", "runc")) -> None:
         """Touch nothing yet."""
         self.name = name
-        self.capabilities = Capabilities(pause=True, filesystem_snapshot=True, restore=True)
         self._state = folder.absolute()
         self._node = node
         self._flavours = [FLAVOURS[flavour] for flavour in flavours]
+        may_save_memory = any(flavour.saves_memory for flavour in self._flavours)  # until it is known which one works
+        self.capabilities = Capabilities(
+            pause=True, filesystem_snapshot=True, memory_snapshot=may_save_memory, restore=True
+        )
         self._ids = IdRanges(self._state / "instances")
         self._workshop: Workshop | None = None
         self._choice: tuple[Flavour, Probe] | None = None
@@ -71,7 +77,17 @@ class OciRuntime(Runtime):
                 f"`{self.name}` cannot run in {spec.limits.memory_bytes} bytes of memory",
                 hint=f"its kernel needs some of it: ask for {LEAST_MEMORY} or more",
             )
+        if spec.memory is not None:
+            await asyncio.to_thread(self._refuse_memory, spec.memory, spec, flavour, probe)
         return await self._make(spec, flavour)
+
+    def _refuse_memory(self, memory: Path, spec: InstanceSpec, flavour: Flavour, probe: Probe) -> None:
+        """Raise where an instance cannot go on from a snapshot's memory with this program."""
+        if not flavour.saves_memory:
+            raise Unsupported(f"`{flavour.name}` cannot bring memory back", hint="restore the files alone")
+        here = Origin(self.name, flavour.name, self._open().agent_digest, spec.limits.pids)
+        version = probe.sentence.partition(";")[0].rpartition(" ")[2]
+        refuse_what_cannot_be_restored(memory, here, version, spec.limits.memory_bytes)
 
     async def list(self) -> list[str]:
         instances = _names(self._state / "instances")
@@ -106,7 +122,8 @@ class OciRuntime(Runtime):
         layout = self._layout(spec.internal_id)
         if layout.folder.exists():
             raise Conflict(f"there is an instance `{spec.internal_id}` already")
-        birth = Birth(flavour.name, self._ids.take(), tuple(tree.target for tree in spec.rootfs.trees))
+        targets = tuple(tree.target for tree in spec.rootfs.trees)
+        birth = Birth(flavour.name, self._ids.take(), targets, spec.limits.pids, spec.limits.memory_bytes)
         instance = self._instance(layout, birth)
         try:
             instance.hold(await start(workshop, flavour, spec, layout, birth))
@@ -131,6 +148,7 @@ class OciRuntime(Runtime):
             flavour, probe = await self._try_flavours()
             if flavour is not None:
                 self._choice = flavour, probe
+                self.capabilities = replace(self.capabilities, memory_snapshot=flavour.saves_memory)
             return flavour, probe
 
     async def _try_flavours(self) -> tuple[Flavour | None, Probe]:
@@ -167,7 +185,8 @@ class OciRuntime(Runtime):
                     self._ids.mark(birth.base)
             # crun refuses a machine that has both; our limits are v1's then, so it loses nothing.
             hidden = (cgroups.v2,) if cgroups.v1 and cgroups.v2 else ()
-            self._workshop = Workshop(cgroups, PrivateMounts(hidden), UserNamespaces(), self._strays(), agent)
+            digest = hashlib.sha256(agent.read_bytes()).hexdigest()
+            self._workshop = Workshop(cgroups, PrivateMounts(hidden), UserNamespaces(), self._strays(), agent, digest)
         return self._workshop
 
     def _strays(self) -> Strays:

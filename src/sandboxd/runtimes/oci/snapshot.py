@@ -1,4 +1,4 @@
-"""What is saved of a paused instance: its writable layers, and a note that its memory is not."""
+"""What is saved of an instance that stands still: its writable layers, and a note where its memory is not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ _OURS = frozenset({".sandboxd", "dev", "proc", "sys"})
 
 
 async def save(uppers: Sequence[tuple[str, Path]], folder: Path, *, runtime: str, flavour: str) -> tuple[str, ...]:
-    """Write both parts of a snapshot into `folder` and return their names; cancellation stops the writing first.
+    """Write both parts of a snapshot without memory into `folder` and return their names.
+
+    See `save_files` for the rest.
+    """
+    await save_files(uppers, folder)
+    (folder / MEMORY).write_text(without_memory(runtime, flavour))
+    return (ROOTFS, MEMORY)
+
+
+async def save_files(uppers: Sequence[tuple[str, Path]], folder: Path) -> None:
+    """Write the file system part of a snapshot into `folder`; cancellation stops the writing first.
 
     `uppers` are the writable layers by the path they have inside.
 
@@ -25,5 +35,3 @@ async def save(uppers: Sequence[tuple[str, Path]], folder: Path, *, runtime: str
     """
     trees = [Subtree(target, upper) for target, upper in uppers]
     await write_layer(trees, folder / ROOTFS, leave_out=_OURS)
-    (folder / MEMORY).write_text(without_memory(runtime, flavour))
-    return (ROOTFS, MEMORY)

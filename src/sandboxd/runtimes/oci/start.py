@@ -8,7 +8,7 @@ import os
 import re
 import resource
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from sandboxd.host.private_mounts import copy_into_workspace
 from sandboxd.runtimes.oci.bundle import AGENT, Placement, configuration
 from sandboxd.runtimes.oci.disk import WritableTree, prepare
 from sandboxd.runtimes.oci.flavours import FLAVOURS
+from sandboxd.runtimes.oci.memory import lend, needed_to_restore
 from sandboxd.runtimes.oci.rootfs import Parts, assemble, dismantle, place_of, place_of_lent
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Workshop:
     userns: UserNamespaces
     strays: Strays
     agent: Path
+    agent_digest: str
 
 
 async def start(workshop: Workshop, flavour: Flavour, spec: InstanceSpec, layout: Layout, birth: Birth) -> ProcessName:
@@ -63,7 +65,7 @@ async def start(workshop: Workshop, flavour: Flavour, spec: InstanceSpec, layout
     try:
         # Cancellation is heard between the two, never within: a program cut half-way leaves children nobody knows.
         parts = await finish(asyncio.to_thread(_lay_out, workshop, spec, layout, birth))
-        process = await finish(_launch(workshop, flavour, layout, birth, parts))
+        process = await finish(_launch(workshop, flavour, layout, birth, parts, _verb(spec)))
         limit = (spec.limits.pids + 1) * (_TASKS_A_PROCESS if flavour.has_own_kernel else 1)  # 1 is the agent
         workshop.cgroups.cgroup(layout.internal_id).limit_pids(limit)
     except OSError as error:
@@ -73,9 +75,19 @@ async def start(workshop: Workshop, flavour: Flavour, spec: InstanceSpec, layout
     return process
 
 
-async def _launch(workshop: Workshop, flavour: Flavour, layout: Layout, birth: Birth, parts: Parts) -> ProcessName:
+def _verb(spec: InstanceSpec) -> tuple[str, ...]:
+    """Return what the program shall do, with the options to it."""
+    if spec.memory is None:
+        return ("run",)
+    # What was different about the other instance is meant to be: its ids, cgroup and limits.
+    return ("--restore-spec-validation=ignore", "restore", "--background", "--image-path", str(spec.memory.parent))
+
+
+async def _launch(
+    workshop: Workshop, flavour: Flavour, layout: Layout, birth: Birth, parts: Parts, verb: tuple[str, ...]
+) -> ProcessName:
     try:
-        status = await _wait(await workshop.mounts.run(_mount_and_spawn, workshop, flavour, layout, birth, parts))
+        status = await _wait(await workshop.mounts.run(_mount_and_spawn, workshop, flavour, layout, birth, parts, verb))
     finally:
         await workshop.mounts.run(dismantle, layout.internal_id)
     if status != 0:
@@ -105,8 +117,16 @@ def _lay_out(workshop: Workshop, spec: InstanceSpec, layout: Layout, birth: Birt
         has_own_kernel=FLAVOURS[birth.flavour].has_own_kernel,
         open_files=min(_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
     )
-    layout.configuration.write_text(json.dumps(configuration(spec, placement)))
+    layout.configuration.write_text(json.dumps(configuration(_lent_memory(spec), placement)))
     return Parts(trees, lent)
+
+
+def _lent_memory(spec: InstanceSpec) -> InstanceSpec:
+    """Return the spec with as much memory as bringing memory back takes; it is taken back once it is not used."""
+    if spec.memory is None:
+        return spec
+    limits = spec.limits
+    return replace(spec, limits=replace(limits, memory_bytes=lend(limits.memory_bytes, needed_to_restore(spec.memory))))
 
 
 def _make_agent_place(top: WritableTree) -> None:
@@ -116,7 +136,9 @@ def _make_agent_place(top: WritableTree) -> None:
     (folder / PurePosixPath(AGENT).name).touch()
 
 
-def _mount_and_spawn(workshop: Workshop, flavour: Flavour, layout: Layout, birth: Birth, parts: Parts) -> int:
+def _mount_and_spawn(
+    workshop: Workshop, flavour: Flavour, layout: Layout, birth: Birth, parts: Parts, verb: tuple[str, ...]
+) -> int:
     """Put the root together and start the program in sight of it; return its pid."""
     copy_into_workspace(workshop.agent)
     assemble(layout.internal_id, parts, userns_fd=workshop.userns.fd(birth.base), base=birth.base)
@@ -128,8 +150,8 @@ def _mount_and_spawn(workshop: Workshop, flavour: Flavour, layout: Layout, birth
             stderr=_open(layout.stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND, opened),
         )
         command = flavour.command(str(layout.record), str(layout.log))
-        verb = ["run", "--detach", "--bundle", str(layout.folder), "--pid-file", str(layout.pid), layout.internal_id]
-        return spawn.start(command + verb, streams)
+        options = ["--detach", "--bundle", str(layout.folder), "--pid-file", str(layout.pid), layout.internal_id]
+        return spawn.start([*command, *verb, *options], streams)
 
 
 def _open(path: Path, flags: int, opened: ExitStack) -> int:

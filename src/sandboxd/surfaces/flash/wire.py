@@ -39,7 +39,10 @@ class CreateBody(Struct):
     snapshot_path: Annotated[str | None, Meta(description="Restore from this snapshot; refused where unsupported.")] = (
         None
     )
-    mem_file_path: Annotated[str | None, Meta(description="Memory part of the snapshot to restore.")] = None
+    mem_file_path: Annotated[
+        str | None,
+        Meta(description="Memory part of the snapshot; without it, the sandbox begins from the files alone."),
+    ] = None
 
 
 class ExecBody(Struct):
