@@ -41,6 +41,10 @@ class Kit(ABC):
     """Whether the files that say who the sandbox is are lent to it, and are no part of what it writes."""
     explains_refusals: bool = True
     """Whether its words name what it could not do."""
+    tells_options: bool = True
+    """Whether it tells its guests with which options something is mounted."""
+    finds_the_hidden: bool = True
+    """Whether an orphan is found that has cleared its environment and left its session."""
     machine_files: frozenset[str] = frozenset()
     """Which mounts inside show the machine's file system."""
 
@@ -67,6 +71,7 @@ class OciKit(Kit):
     def __init__(self, flavour: str) -> None:
         self.recorded = flavour
         self.has_own_kernel = FLAVOURS[flavour].has_own_kernel
+        self.tells_options = self.finds_the_hidden = flavour != "runsc-ptrace"
 
     def runtime(self, state: Path, node: str) -> Runtime:
         name = "gvisor" if self.has_own_kernel else "container"
