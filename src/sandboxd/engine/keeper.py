@@ -412,10 +412,9 @@ class Keeper:
     async def _save(self, instance: Instance) -> SnapshotRecord:
         """Save a paused instance, unless its life ends before that is done."""
         saved: list[SnapshotRecord] = []
-        memory = self._runtime.capabilities.memory_snapshot
 
         async def save() -> None:
-            saved.append(await save_snapshot(self.record, instance, self._parts, self._images, memory=memory))
+            saved.append(await save_snapshot(self.record, instance, self._parts, self._images))
 
         if not await self._unless_over(save()):
             raise self._as_lost(self._over.result())

@@ -42,9 +42,7 @@ _NOTED = (
 _PIECE = 1024 * 1024
 
 
-async def save_snapshot(
-    record: SandboxRecord, instance: Instance, parts: Parts, images: Images, *, memory: bool
-) -> SnapshotRecord:
+async def save_snapshot(record: SandboxRecord, instance: Instance, parts: Parts, images: Images) -> SnapshotRecord:
     """Write the parts of a paused instance and a manifest into a new folder; return its record, already kept.
 
     The first part is the file system, the last one memory (or the statement that memory was not captured). The image
@@ -56,7 +54,7 @@ async def save_snapshot(
     name = f"snap-{new_internal_id()}"
     await images.rootfs(record.image_digest, user=name)
     try:
-        snapshot = await _save(record, instance, parts.objects, name, memory=memory)
+        snapshot = await _save(record, instance, parts.objects, name)
         await parts.state.insert_snapshot(snapshot)
     except OSError as error:
         await images.release(name)
@@ -171,11 +169,9 @@ class VerifiedParts:
         self._known[snapshot.snapshot_id] = stamp
 
 
-async def _save(
-    record: SandboxRecord, instance: Instance, objects: Objects, name: str, *, memory: bool
-) -> SnapshotRecord:
+async def _save(record: SandboxRecord, instance: Instance, objects: Objects, name: str) -> SnapshotRecord:
     async with objects.stage(name) as folder:
-        saved = await instance.snapshot(folder, memory=memory)
+        saved = await instance.snapshot(folder, memory=instance.saves_memory)
         stop = threading.Event()
         try:
             digests, size = await asyncio.to_thread(_measure, folder, saved.parts, stop)

@@ -59,6 +59,8 @@ class Instance(ABC):
     internal_id: str
     flavour: str
     """Which program isolates it, for the record: `runc`, `crun`, …"""
+    saves_memory: bool = False
+    """Whether `snapshot` can save its memory too."""
 
     @abstractmethod
     async def enter(self) -> Guest:

@@ -66,6 +66,7 @@ class OciInstance(Instance):
         self._layout = layout
         self._release = release
         self._kernel = Kernel(layout.control) if flavour is not None and flavour.saves_memory else None
+        self.saves_memory = self._kernel is not None
         self._standing = asyncio.Lock()
         """Held by whoever changes or relies on whether it stands still."""
         self._is_stopped: bool | None = None
